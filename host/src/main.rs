@@ -1,0 +1,2 @@
+//! The `cachecluster` binary.
+fn main() {}
