@@ -1,0 +1,356 @@
+//! Checked settings: everything that can be set about a node.
+//!
+//! The types below are the single source of truth: the reader, the JSON Schema, the
+//! commented default file and the documentation are all made from them. A value of
+//! [`Config`] has passed every check that needs neither the network nor a plugin.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub mod units;
+
+pub use units::ByteSize;
+
+/// Settings of one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The front for clients.
+    pub http: Http,
+    /// Health, metrics, status and purges, for operators.
+    pub admin: Admin,
+    /// What the node writes about itself.
+    pub log: Log,
+    /// The host of all plugins.
+    pub wasm: Wasm,
+    /// Getter plugins by name.
+    pub plugins: BTreeMap<String, Plugin>,
+    /// Groups by name: keyspaces, each with its own getter and memory.
+    pub groups: BTreeMap<String, Group>,
+}
+
+/// The front for clients: `GET`, `HEAD` and `DELETE` of `/{group}/{key}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port to listen on. There is no authentication on this surface: an
+    /// address beyond loopback belongs behind a firewall. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Serving threads, each with its own listener. 0: one for each core.
+    pub threads: usize,
+    /// Connections open at once; one more waits in the kernel's queue until another
+    /// ends.
+    pub connections_max: usize,
+    /// Size of a request's headers together; a larger request is answered 431.
+    pub headers_max: ByteSize,
+    /// Length of a request's path; a longer one is answered 414.
+    pub url_max: ByteSize,
+    /// Time for a client to send a request's headers. Shorter frees slots from slow
+    /// clients sooner.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub header_timeout: Duration,
+    /// Time a connection may stay open without a request.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle_timeout: Duration,
+    /// Time for which a request waits for a value before it is answered 504. The
+    /// fill goes on and serves the next request.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub request_timeout: Duration,
+    /// Time for requests under way to end after SIGTERM or SIGINT. Less than the
+    /// service manager's own kill timeout.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8080),
+            threads: 0,
+            connections_max: 10_000,
+            headers_max: ByteSize::kib(16),
+            url_max: ByteSize::kib(8),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            request_timeout: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Health, metrics, status and purges, for operators.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port to listen on. Whoever reaches it can purge: keep it on
+    /// loopback or a private network. Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: loopback(9081) }
+    }
+}
+
+/// What the node writes about itself, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Which records are written, as in `info` or `warn,cachecluster::plugin=debug`.
+    pub filter: String,
+    /// How records are written: for people or for machines.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How log records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text a record.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The host of all plugins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wasm {
+    /// Threads that run guests. 0: one for each core. A guest that burns its CPU
+    /// budget slows other fills on these threads, never a hit.
+    pub threads: usize,
+    /// Live instances of all plugins together. At least the sum of the plugins'
+    /// `instances`.
+    pub instances_max: u32,
+    /// Ceiling of any one linear memory. No plugin's `memory` may be above it.
+    pub memory_max: ByteSize,
+    /// Where compiled components are kept between starts; it must belong to this
+    /// user alone. Empty: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/cachecluster`,
+    /// else `~/.cache/cachecluster`; compiled anew at each start when none is usable.
+    pub cache_dir: PathBuf,
+}
+
+impl Default for Wasm {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            instances_max: 256,
+            memory_max: ByteSize::mib(256),
+            cache_dir: PathBuf::new(),
+        }
+    }
+}
+
+/// One getter plugin: a WebAssembly component and what it is granted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// The component's file, relative to the config file. Must be set.
+    pub source: PathBuf,
+    /// Expected digest, as `sha256:` and 64 hexadecimal digits. A component that does
+    /// not match is refused. Unset: any component is taken.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// What one call and one instance may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What the plugin may reach. Nothing unless named.
+    #[serde(default)]
+    pub network: Network,
+    /// What the plugin may read of the node's own groups.
+    #[serde(default)]
+    pub cache: CacheGrant,
+    /// The plugin's own settings, passed as they stand. Values are strings.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// What one call and one instance of a plugin may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory of one instance: all its linear memories and tables together.
+    pub memory: ByteSize,
+    /// Size of one answer, body and labels together.
+    pub value: ByteSize,
+    /// Wall clock for one call, the wait for its origin included. Longer than the
+    /// origin's own timeout, so that the plugin can say what went wrong.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub timeout: Duration,
+    /// CPU time for one call. A getter waits; one that computes this long is stuck.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub cpu: Duration,
+    /// Live instances, and so calls at once. An instance serves one call at a time:
+    /// a slow origin wants more of them.
+    pub instances: u32,
+    /// Calls that may wait for an instance; one more is refused as overloaded.
+    pub queue: u32,
+    /// Calls after which an instance is replaced, give or take a quarter so that they
+    /// do not all go at once. 1 gives every call a fresh instance.
+    pub calls: u32,
+    /// Host resources (connections, streams, requests) one instance may hold.
+    pub handles: u32,
+    /// Time after which an unused instance is dropped; one is kept warm.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::mib(64),
+            value: ByteSize::mib(1),
+            timeout: Duration::from_secs(10),
+            cpu: Duration::from_secs(1),
+            instances: 16,
+            queue: 1_024,
+            calls: 128,
+            handles: 1_024,
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a plugin may reach. An empty list grants nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Origins for HTTP, as `https://api.example.com`, `http://10.0.0.5:8000` or
+    /// `https://*.example.com`. Without a port: 443 for https, 80 for http.
+    pub http: Vec<String>,
+    /// Hosts and ports for raw TCP, as `dict.org:2628`.
+    pub tcp: Vec<String>,
+    /// Address ranges that are refused unless listed, as `127.0.0.0/8` or
+    /// `10.1.0.0/16`: loopback, private and other special ranges. The link-local
+    /// range with the metadata server is refused even when listed.
+    pub allow_private: Vec<String>,
+    /// Bytes one HTTP response body may have.
+    pub response_max: ByteSize,
+}
+
+/// What a plugin may read of the node's own groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheGrant {
+    /// Names of the groups the plugin may get from.
+    pub read: Vec<String>,
+}
+
+/// A keyspace with its own getter and its own memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The plugin that fills this group's misses. Must be set.
+    pub plugin: String,
+    /// How the group caches.
+    #[serde(default)]
+    pub cache: Caching,
+}
+
+/// How a group caches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Caching {
+    /// Memory for keys, values and their bookkeeping.
+    pub memory: ByteSize,
+    /// Size of the largest value that is kept; a larger one is passed on, not stored.
+    pub value_max: ByteSize,
+    /// How long a value is fresh when its getter does not say.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ttl: Duration,
+    /// Lower bound of what a getter may say, except that a TTL of zero is never kept.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ttl_min: Duration,
+    /// Upper bound of what a getter may say. At most 30 days.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub ttl_max: Duration,
+    /// Share of the TTL, 0.0 to 0.5, by which each value's own is shortened at random,
+    /// so that values filled together do not expire together.
+    pub ttl_jitter: f64,
+    /// How long a stale value may be served, while it is refreshed or its origin
+    /// fails, when its getter does not say.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub grace: Duration,
+    /// Upper bound of the grace a getter may say. At most 30 days.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub grace_max: Duration,
+    /// How long it is remembered that a key does not exist, when its getter does not
+    /// say.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub negative_ttl: Duration,
+    /// How long a failing key is left alone after its first failure; doubles with
+    /// each further one.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub backoff: Duration,
+    /// Upper bound of the doubling.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub backoff_max: Duration,
+    /// Time for one fill. It goes on when the request that caused it has gone.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub fill_timeout: Duration,
+    /// Fills under way at once; one more is refused as overloaded.
+    pub fills_max: usize,
+    /// How long a miss waits for others to share its trip, where the getter takes
+    /// several keys at once. Zero: never.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText")]
+    pub batch_window: Duration,
+    /// Keys in one trip at most.
+    pub batch_max: usize,
+}
+
+impl Default for Caching {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::mib(64),
+            value_max: ByteSize::mib(1),
+            ttl: Duration::from_mins(10),
+            ttl_min: Duration::ZERO,
+            ttl_max: Duration::from_hours(24 * 30),
+            ttl_jitter: 0.1,
+            grace: Duration::from_mins(1),
+            grace_max: Duration::from_hours(24),
+            negative_ttl: Duration::from_secs(30),
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(30),
+            fill_timeout: Duration::from_secs(10),
+            fills_max: 1_024,
+            batch_window: Duration::from_millis(1),
+            batch_max: 64,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -1,0 +1,170 @@
+//! What a group asks of whoever fills its misses.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::value::{Freshness, Head, Value};
+
+/// A future that a trait object can return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Fills the misses of a group: a plugin, or code of the program that embeds us.
+///
+/// A getter is called at most once at a time for a key, from a task that belongs to
+/// nobody's request, and its future is dropped at [`Fill::deadline`]. It may panic:
+/// that costs one fill an error.
+pub trait Getter: Send + Sync + 'static {
+    /// Loads one key from its origin.
+    fn load(&self, fill: Fill) -> BoxFuture<'_, Result<Outcome, FillError>>;
+
+    /// How many keys [`Getter::load_many`] takes at once; 1 when it is of no use.
+    fn batch_max(&self) -> usize {
+        1
+    }
+
+    /// Loads several keys in one trip: one result for each of `fills`, in order. All
+    /// of them share a group; the trip ends by the earliest of their deadlines.
+    fn load_many(&self, fills: Vec<Fill>) -> BoxFuture<'_, Vec<Result<Outcome, FillError>>> {
+        Box::pin(async move {
+            let mut results = Vec::with_capacity(fills.len());
+            for fill in fills {
+                results.push(self.load(fill).await);
+            }
+            results
+        })
+    }
+}
+
+/// One key to load, and what is known about why.
+#[derive(Clone, Debug)]
+pub struct Fill {
+    /// Name of the group.
+    pub group: Arc<str>,
+    /// The key: opaque bytes.
+    pub key: Arc<[u8]>,
+    /// When the fill is abandoned.
+    pub deadline: Instant,
+    /// 1 for the first try, 2 for the first retry, and so on.
+    pub attempt: u32,
+    /// Why the key is loaded.
+    pub reason: Reason,
+    /// Validator of the value being refreshed, for a conditional load.
+    pub validator: Option<Box<str>>,
+    /// The gets that led to this fill, outermost first.
+    pub chain: Chain,
+}
+
+/// Why a key is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing usable is in memory: a caller waits.
+    Miss,
+    /// The value in memory is stale: nobody waits.
+    Refresh,
+    /// Nobody asked yet.
+    Warm,
+}
+
+/// What an origin said. Each of these is a success: it was reached and spoke.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The key has this value.
+    Found(Value, Freshness),
+    /// There is no such key. Remembered, so that asking again costs nothing.
+    NotFound(Freshness),
+    /// The value named by [`Fill::validator`] still holds.
+    NotModified(Freshness),
+}
+
+impl Outcome {
+    /// A value without a media type, kept for the group's own TTL.
+    pub fn found(body: impl AsRef<[u8]>) -> Self {
+        Self::Found(Value::new(body.as_ref()), Freshness::default())
+    }
+
+    /// A value described by `head`, kept as `freshness` says.
+    pub fn described(body: impl AsRef<[u8]>, head: Head, freshness: Freshness) -> Self {
+        Self::Found(Value::with_head(body.as_ref(), Arc::new(head)), freshness)
+    }
+
+    /// No such key, remembered for the group's own negative TTL.
+    pub fn not_found() -> Self {
+        Self::NotFound(Freshness::default())
+    }
+}
+
+/// Why a fill failed. Never cached as an answer, but remembered for the group's
+/// backoff so that a failing key does not hammer its origin.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum FillError {
+    /// The key can never be valid for this group.
+    #[error("invalid key: {0}")]
+    InvalidKey(String),
+    /// The origin, or the plugin's grants, refused.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The origin is slow, down or overloaded; a later try may succeed.
+    #[error("origin unavailable: {message}")]
+    Unavailable {
+        /// What the getter says happened.
+        message: String,
+        /// The origin asked not to be tried again sooner.
+        retry_after: Option<Duration>,
+    },
+    /// This node has no room for the fill now; the origin was not asked.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
+    /// The deadline passed first.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// The getter failed in a way that is its own fault: a trap, a panic, an answer
+    /// out of bounds.
+    #[error("getter failed: {0}")]
+    Internal(String),
+}
+
+/// The keys that are being filled on behalf of one another, outermost first.
+///
+/// A getter may get from other groups; a chain that came back to a key it already
+/// holds would wait for itself, and one without a bound would exhaust the node.
+#[derive(Clone, Debug, Default)]
+pub struct Chain(Option<Arc<Link>>);
+
+#[derive(Debug)]
+struct Link {
+    group: Arc<str>,
+    key: Arc<[u8]>,
+    depth: usize,
+    outer: Chain,
+}
+
+impl Chain {
+    /// How many fills may stand inside one another: more is a design error in the
+    /// getters rather than a need.
+    pub const DEPTH_MAX: usize = 4;
+
+    /// How many fills are under way in this chain.
+    pub fn depth(&self) -> usize {
+        self.0.as_ref().map_or(0, |link| link.depth)
+    }
+
+    /// Whether `key` of `group` is already being filled in this chain.
+    pub fn contains(&self, group: &str, key: &[u8]) -> bool {
+        let mut chain = self;
+        while let Some(link) = &chain.0 {
+            if &*link.group == group && &*link.key == key {
+                return true;
+            }
+            chain = &link.outer;
+        }
+        false
+    }
+
+    /// This chain with one more fill inside.
+    #[must_use]
+    pub fn with(&self, group: Arc<str>, key: Arc<[u8]>) -> Self {
+        Self(Some(Arc::new(Link { group, key, depth: self.depth() + 1, outer: self.clone() })))
+    }
+}
