@@ -213,6 +213,14 @@ impl<'a> Url<'a> {
         Ok(Self { is_https, authority, path_and_query })
     }
 
+    /// The URL with its port and without its fragment, so that two ways to
+    /// write one URL compare equal.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn canonical(url: &str) -> String {
+        Url::parse(url)
+            .map_or_else(|_| url.to_owned(), |url| format!("{url}{}", url.path_and_query))
+    }
+
     /// The error for an origin that was not granted.
     #[cfg(target_family = "wasm")]
     fn denied(&self) -> Error {

@@ -25,7 +25,7 @@
 //! test listens on port 0 of the loopback address.
 
 use crate::cache;
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, Url};
 use crate::log::Level;
 use crate::{Context, Deadline, Error, Reason};
 use std::cell::RefCell;
@@ -71,6 +71,8 @@ type CacheAnswer = Result<Option<Vec<u8>>, cache::Error>;
 
 #[derive(Debug, Default)]
 struct State {
+    /// Counts the hosts of this thread: only the last may empty the state.
+    generation: u64,
     config: BTreeMap<String, String>,
     cached: BTreeMap<(String, String), CacheAnswer>,
     http: BTreeMap<String, VecDeque<Result<Response, Error>>>,
@@ -90,10 +92,11 @@ fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
 }
 
 /// This thread's host. A new one starts empty, and takes the place of any
-/// other on the thread; dropping it empties the thread again.
+/// other on the thread; dropping the newest empties the thread again.
 #[derive(Debug)]
 #[must_use = "the host is gone as soon as this is dropped"]
 pub struct Host {
+    generation: u64,
     /// The state is the thread's: keep the value on it.
     not_send: PhantomData<*const ()>,
 }
@@ -105,8 +108,12 @@ impl Host {
         reason = "a default that changes its thread would surprise"
     )]
     pub fn new() -> Self {
-        with(|state| *state = State::default());
-        Self { not_send: PhantomData }
+        let generation = with(|state| {
+            let generation = state.generation + 1;
+            *state = State { generation, ..State::default() };
+            generation
+        });
+        Self { generation, not_send: PhantomData }
     }
 
     /// Makes the setting `key`.
@@ -142,7 +149,7 @@ impl Host {
     /// As [`Host::http`], with an error: an origin that is away, or denied.
     pub fn http_result(self, url: &str, result: Result<Response, Error>) -> Self {
         with(|state| {
-            state.http.entry(url.to_owned()).or_default().push_back(result);
+            state.http.entry(Url::canonical(url)).or_default().push_back(result);
         });
         self
     }
@@ -171,7 +178,12 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // On a thread that is ending, the state may be gone already.
-        let _ = STATE.try_with(RefCell::take);
+        let _ = STATE.try_with(|state| {
+            let mut state = state.borrow_mut();
+            if state.generation == self.generation {
+                *state = State { generation: self.generation, ..State::default() };
+            }
+        });
     }
 }
 
@@ -356,8 +368,7 @@ pub(crate) mod host {
 
 /// HTTP as a test sees it.
 pub(crate) mod http {
-    use super::{Request, Response, Sent, with};
-    use crate::http::Url;
+    use super::{Request, Response, Sent, Url, with};
     use crate::{Deadline, Error};
 
     pub(crate) fn send(
@@ -368,7 +379,7 @@ pub(crate) mod http {
         let sent = Sent { url: request.url().to_owned(), headers: request.headers().to_vec() };
         with(|state| {
             state.sent.push(sent);
-            match state.http.get_mut(request.url()) {
+            match state.http.get_mut(&Url::canonical(request.url())) {
                 Some(answers) if answers.len() > 1 => answers.pop_front(),
                 Some(answers) => answers.front().cloned(),
                 None => None,
@@ -398,7 +409,12 @@ mod tests {
         assert_eq!(host.histogram("seconds", &[]), [0.5]);
         drop(host);
         assert_eq!(config::get("a"), None);
-        assert!(Host::new().records().is_empty());
+        let mut host = Host::new();
+        assert!(host.records().is_empty());
+        // The old host is dropped after the new one was made.
+        host = Host::new().config("a", "2");
+        assert_eq!(config::get("a").as_deref(), Some("2"));
+        drop(host);
     }
 
     #[test]
