@@ -50,6 +50,32 @@ pub fn duration(key: &str) -> Result<Option<Duration>, Invalid> {
     parse_with(key, parse_duration)
 }
 
+/// The setting named `key`, read as a number of bytes such as `65536`, `64 KiB`
+/// or `2MB`; `None` when it was not made.
+///
+/// Units are `B`, `KiB`, `MiB`, `GiB` (1024 and its powers) and `KB`, `MB`, `GB`
+/// (1000 and its powers); without one, it is bytes.
+pub fn bytes(key: &str) -> Result<Option<usize>, Invalid> {
+    parse_with(key, parse_bytes)
+}
+
+/// Refuses every setting whose name is not in `known`: a misspelt setting
+/// would otherwise be no setting at all. A known name that ends in a dot
+/// stands for all names that begin with it.
+pub fn only(known: &[&str]) -> Result<(), Invalid> {
+    let is_known = |name: &str| {
+        known
+            .iter()
+            .any(|known| name == *known || (known.ends_with('.') && name.starts_with(known)))
+    };
+    match get_all().into_iter().find(|(name, _)| !is_known(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Invalid::new(name, format!("is not one of this plugin's: {}", known.join(", "))))
+        }
+    }
+}
+
 /// The setting named `key`, read by `read`, whose error says what is wrong
 /// with the text; `None` when it was not made.
 pub fn parse_with<T>(
@@ -139,6 +165,25 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(total))
 }
 
+/// Reads a whole number with an optional unit.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = split_at_first(text.trim(), |c| !c.is_ascii_digit());
+    let unit: usize = match unit.trim_start() {
+        "" | "B" => 1,
+        "KB" | "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("expected a number of bytes such as \"65536\" or \"64 KiB\"".into()),
+    };
+    let number = number
+        .parse::<usize>()
+        .map_err(|_| "expected a number of bytes such as \"65536\" or \"64 KiB\"")?;
+    number.checked_mul(unit).ok_or_else(|| "this is more than fits any memory".into())
+}
+
 /// Splits `text` before its first character for which `stop` holds.
 fn split_at_first(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(stop).unwrap_or(text.len()))
@@ -171,6 +216,28 @@ mod tests {
         {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn bytes_are_read_with_or_without_a_unit() {
+        for (text, bytes) in [("0", 0), ("65536", 65536), ("64 KiB", 65536), ("2MB", 2_000_000)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text:?}");
+        }
+        for text in
+            ["", "KiB", "1.5MB", "-1", "1 K", "99999999999999999999", "18446744073709551615GiB"]
+        {
+            assert!(parse_bytes(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused() {
+        let _host = Host::new().config("header.accept", "text/plain").config("tll", "1s");
+        assert_eq!(only(&["header.", "tll"]), Ok(()));
+        assert_eq!(
+            only(&["header.", "ttl"]).unwrap_err().to_string(),
+            "the setting `tll` is not one of this plugin's: header., ttl"
+        );
     }
 
     #[test]

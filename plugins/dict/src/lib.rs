@@ -84,7 +84,7 @@ impl BatchGetter for Dict {
 
 impl Lifecycle for Dict {
     fn init() -> Result<(), String> {
-        Settings::load()?;
+        Settings::check()?;
         Ok(())
     }
 }

@@ -44,6 +44,21 @@ impl Settings {
         })
     }
 
+    /// Reads the settings and refuses those that do not exist.
+    pub(crate) fn check() -> Result<(), Invalid> {
+        config::only(&[
+            "server",
+            "database",
+            "ttl",
+            "stale",
+            "negative_ttl",
+            "connect_timeout",
+            "timeout",
+            "client",
+        ])?;
+        Self::load().map(|_| ())
+    }
+
     /// What `failure` means for the node. Only a call that has no time left
     /// timed out: if the server was merely too slow for the settings, another
     /// try may be worth it.
