@@ -35,9 +35,10 @@ pub struct Entry {
     /// How long the value may be served.
     pub freshness: Freshness,
     /// The version of the value (an `ETag`, a row version), given back by
-    /// [`Context::validator`](crate::Context::validator) on a refresh.
+    /// [`Context::validator`](crate::Context::validator) on a refresh; at most
+    /// 1 KiB.
     pub validator: Option<String>,
-    /// The media type clients are told.
+    /// The media type clients are told: at most 256 characters, printable ASCII.
     pub content_type: Option<String>,
     /// Labels to purge by; at most 32, each at most 128 bytes.
     pub tags: Vec<String>,

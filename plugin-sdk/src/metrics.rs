@@ -1,8 +1,8 @@
 //! The plugin's own metrics, exported with the node's under a prefix.
 //!
-//! Names and label names are `[a-z0-9_]{1,64}`, a series has at most eight
-//! labels, and a plugin a bounded number of series: never use a key as a
-//! label. What breaks a rule is dropped and counted by the node.
+//! Names and label names are `[a-z0-9_]{1,64}` and begin with no digit. A
+//! series has at most eight labels, and a plugin a bounded number of series:
+//! never use a key as a label. What breaks a rule is dropped by the node.
 
 use crate::host;
 

@@ -6,9 +6,11 @@ use crate::settings::Defaults;
 use cachecluster_plugin::http::Response;
 use cachecluster_plugin::{Entry, Error, Outcome};
 
-/// The longest validator kept: it comes back as a request header, and servers
-/// refuse long ones.
+/// The longest validator the contract allows.
 const VALIDATOR_BYTES_MAX: usize = 1024;
+
+/// The longest media type the contract allows.
+const CONTENT_TYPE_BYTES_MAX: usize = 256;
 
 /// The header that asks whether `validator` still holds. An entity tag begins
 /// with a quote, or with the mark of a weak one; anything else was a date.
@@ -58,11 +60,22 @@ fn found(response: Response, defaults: &Defaults) -> Result<Entry, Error> {
     if let Some(validator) = validator(&response) {
         entry = entry.validator(validator);
     }
-    if let Some(content_type) = response.header("content-type") {
+    if let Some(content_type) = content_type(&response) {
         entry = entry.content_type(content_type);
     }
     entry.value = response.into_body();
     Ok(entry)
+}
+
+/// The media type, unless it is none that the node would take: a value without
+/// one is better than no value.
+fn content_type(response: &Response) -> Option<&str> {
+    let content_type = response.header("content-type")?.trim();
+    let is_printable = content_type.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    (1..=CONTENT_TYPE_BYTES_MAX)
+        .contains(&content_type.len())
+        .then_some(content_type)
+        .filter(|_| is_printable)
 }
 
 /// The entity tag, or else the date of the last change.

@@ -88,6 +88,17 @@ fn a_date_is_the_validator_of_an_answer_without_a_good_entity_tag() {
 }
 
 #[test]
+fn a_content_type_that_is_none_is_left_out() {
+    for (content_type, expected) in
+        [("text/plain", Some("text/plain")), ("", None), ("té", None), (&"a".repeat(257), None)]
+    {
+        let _host = host(Response::new(200).with_header("Content-Type", content_type));
+        let Ok(Outcome::Found(entry)) = get() else { panic!("expected a value") };
+        assert_eq!(entry.content_type.as_deref(), expected);
+    }
+}
+
+#[test]
 fn every_status_has_its_meaning() {
     for status in [200, 203, 204] {
         assert!(matches!(answer_to(status), Ok(Outcome::Found(_))), "{status}");
