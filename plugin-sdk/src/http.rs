@@ -226,7 +226,8 @@ impl<'a> Url<'a> {
     fn denied(&self) -> Error {
         Error::denied(format!(
             "this plugin may not send requests to {self}: to allow it, set \
-             [plugins.<name>.network] http = [\"{self}\"]"
+             [plugins.<name>.network] http = [\"{self}\"], and allow_private if its \
+             address is a private one"
         ))
     }
 }

@@ -48,7 +48,8 @@ impl TcpStream {
                 io::ErrorKind::PermissionDenied,
                 format!(
                     "this plugin may not connect to {address}: to allow it, set \
-                     [plugins.<name>.network] tcp = [\"{address}\"]"
+                     [plugins.<name>.network] tcp = [\"{address}\"], and allow_private \
+                     if its address is a private one"
                 ),
             )),
             Err(error) => Err(io::Error::new(

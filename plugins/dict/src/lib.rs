@@ -19,7 +19,7 @@
 //! | `stale` | how much longer it may be served if need be | the group's |
 //! | `negative_ttl` | how long an unknown word stays unknown | the group's |
 //! | `connect_timeout` | for the name lookup and the connect | `2s` |
-//! | `timeout` | for all of a get or a batch | `10s` |
+//! | `timeout` | for all of a get or a batch | `5s` |
 //! | `client` | what to tell the server about this client | nothing |
 //!
 //! The plugin needs to be granted the server: `[plugins.<name>.network]

@@ -12,8 +12,9 @@ const PORT: u16 = 2628;
 /// Enough for a connect across the world, and for one lost packet.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longer than a healthy server ever takes for a word.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than a healthy server ever takes for a word, and shorter than the
+/// time a node gives a call, so that the error can name the server.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The checked settings; the table in the crate's documentation explains them.
 #[derive(Debug)]

@@ -7,8 +7,8 @@
 //! | key | meaning | default |
 //! |---|---|---|
 //! | `url` | the template, see below | required |
-//! | `header.<Name>` | a header sent with each request | none |
-//! | `timeout` | for all of a get | `10s` |
+//! | `header.<Name>` | a header sent with each request, as in `"header.Accept" = "text/plain"` | none |
+//! | `timeout` | for all of a get | `5s` |
 //! | `max_body` | the largest body, as in `2 MiB` | `8 MiB` |
 //! | `ttl` | how long a value is fresh if the origin does not say | the group's |
 //! | `stale` | how much longer it may be served if the origin does not say | the group's |

@@ -5,8 +5,9 @@ use cachecluster_plugin::Freshness;
 use cachecluster_plugin::config::{self, Invalid};
 use std::time::Duration;
 
-/// Long enough for an origin under load, short enough to try again.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Long enough for an origin under load, and shorter than the time a node gives
+/// a call, so that the error can name the reason.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// As much as a plugin's memory holds twice without effort.
 const MAX_BODY: usize = 8 * 1024 * 1024;
