@@ -14,4 +14,5 @@
 pub mod config;
 pub mod group;
 pub mod metrics;
+pub mod plugin;
 pub mod value;
