@@ -12,6 +12,7 @@
 //! - [`store`], [`flight`], [`value`]: memory, single flight, and what they hold.
 
 pub mod config;
+pub mod front;
 pub mod group;
 pub mod metrics;
 pub mod value;
