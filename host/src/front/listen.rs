@@ -106,10 +106,8 @@ mod tests {
 
     use super::*;
 
-    const FREE: SocketAddr = SocketAddr::new(
-        std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        0,
-    );
+    const FREE: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     #[test]
     fn siblings_share_a_port_that_nobody_else_can_take() {
@@ -131,9 +129,8 @@ mod tests {
     fn every_sibling_gets_its_share() {
         let listeners = bind(FREE, "[http] listen", 2).expect("a free port");
         let address = listeners[0].local_addr().expect("a bound socket");
-        let clients: Vec<_> = (0..64)
-            .map(|_| TcpStream::connect(address).expect("somebody listens"))
-            .collect();
+        let clients: Vec<_> =
+            (0..64).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
         let accepted = listeners.map_counts();
         assert_eq!(accepted.iter().sum::<usize>(), clients.len());
         assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");

@@ -88,9 +88,8 @@ impl HttpFront {
     /// thread or event queue; none is left running then.
     pub fn serve(self, groups: &Arc<Groups>, metrics: &Metrics) -> io::Result<Serving> {
         let metrics = metrics.front("http");
-        let slots = Arc::new(Semaphore::new(
-            self.settings.connections_max.min(Semaphore::MAX_PERMITS),
-        ));
+        let slots =
+            Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
         let (stop, told) = watch::channel(Stop::No);
         let (started, starts) = mpsc::channel();
         let count = self.listeners.len();

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     io,
-    net::TcpListener,
     rc::Rc,
     sync::{Arc, mpsc},
     task::{Poll, Waker},
@@ -13,8 +12,7 @@ use std::{
 
 use hyper::server::conn::http1;
 use tokio::{
-    io::unix::AsyncFd,
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::spawn_local,
@@ -38,7 +36,7 @@ const BUFFER_MIN: usize = 8 * 1_024;
 
 /// What a thread needs to serve.
 pub(super) struct Thread {
-    pub(super) listener: TcpListener,
+    pub(super) listener: std::net::TcpListener,
     pub(super) settings: config::Http,
     pub(super) groups: Arc<Groups>,
     pub(super) metrics: FrontMetrics,
@@ -63,7 +61,7 @@ impl Thread {
 
     async fn serve(self, started: &mpsc::Sender<io::Result<()>>) -> usize {
         let Self { listener, settings, groups, metrics, slots, mut told } = self;
-        let listener = match AsyncFd::new(listener) {
+        let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -123,41 +121,27 @@ fn protocol(settings: &config::Http) -> http1::Builder {
     http1
 }
 
-/// The next connection, once there is a slot for it. Until then it stays in the
-/// kernel's queue.
+/// The next connection, and a slot for it. Without a free slot it waits unread, and
+/// those behind it in the kernel's queue.
 async fn accept(
-    listener: &AsyncFd<TcpListener>,
+    listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> (TcpStream, OwnedSemaphorePermit) {
     loop {
-        match try_accept(listener, slots).await {
-            Ok(Some(accepted)) => return accepted,
-            Ok(None) => {}
-            // The client left before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!(%error, "Cannot accept a connection; trying again shortly.");
-                sleep(ACCEPT_BACKOFF).await;
-            }
+        let error = match listener.accept().await {
+            // Only now: a thread that waits for clients must not hold a slot.
+            Ok((socket, _client)) => match Arc::clone(slots).acquire_owned().await {
+                Ok(slot) => return (socket, slot),
+                Err(error) => io::Error::other(error),
+            },
+            Err(error) => error,
+        };
+        // A client that left before it was accepted is no trouble.
+        if error.kind() != io::ErrorKind::ConnectionAborted {
+            warn!(%error, "Cannot accept a connection; trying again shortly.");
+            sleep(ACCEPT_BACKOFF).await;
         }
     }
-}
-
-async fn try_accept(
-    listener: &AsyncFd<TcpListener>,
-    slots: &Arc<Semaphore>,
-) -> io::Result<Option<(TcpStream, OwnedSemaphorePermit)>> {
-    let mut ready = listener.readable().await?;
-    // Only now: a thread that waits for clients must not hold a slot.
-    let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-        return Err(io::Error::other("no slots"));
-    };
-    let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) else {
-        return Ok(None);
-    };
-    let (socket, _client) = accepted?;
-    socket.set_nonblocking(true)?;
-    Ok(Some((TcpStream::from_std(socket)?, slot)))
 }
 
 /// The open connections of a thread, and how to reach them.

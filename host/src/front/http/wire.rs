@@ -101,8 +101,7 @@ impl Wire {
         }
         while unsent.at < unsent.bytes.len() {
             let mut socket = self.0.socket.borrow_mut();
-            let sent =
-                ready!(Pin::new(&mut *socket).poll_write(cx, &unsent.bytes[unsent.at..]))?;
+            let sent = ready!(Pin::new(&mut *socket).poll_write(cx, &unsent.bytes[unsent.at..]))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
