@@ -162,3 +162,6 @@ impl From<&config::Http> for Times {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
