@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -46,7 +47,6 @@ const CONTROL_THREADS: usize = 2;
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
 /// A running node.
-#[derive(Debug)]
 pub struct Node {
     groups: Arc<Groups>,
     readiness: Readiness,
@@ -164,14 +164,19 @@ impl NodeBuilder {
             if self.natives.contains_key(name) {
                 bail!("group `{name}` is both in the config and added by the program");
             }
-            let (Some(host), Some(plugin)) =
-                (&plugins.host, plugins.by_name.get(&settings.plugin))
+            let (Some(host), Some(plugin)) = (&plugins.host, plugins.by_name.get(&settings.plugin))
             else {
                 bail!("group `{name}` names plugin `{}`, which is not there", settings.plugin);
             };
             let getter = Arc::clone(plugin) as Arc<dyn Getter>;
             let caching = settings.cache.clone();
-            groups.push(Group::new(name, caching, getter, host.fills().clone(), metrics.group(name)));
+            groups.push(Group::new(
+                name,
+                caching,
+                getter,
+                host.fills().clone(),
+                metrics.group(name),
+            ));
         }
         for (name, (caching, getter)) in &self.natives {
             let getter = Arc::clone(getter);
@@ -303,6 +308,16 @@ impl Node {
             host.shutdown();
             Ok(checked)
         })
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("http", &self.http_addr())
+            .field("admin", &self.admin_addr())
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
     }
 }
 
