@@ -8,6 +8,10 @@ use crate::{Context, Error};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no runtime here whose clock could be paused"
+)]
 pub(crate) fn monotonic_now() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     nanoseconds(START.get_or_init(Instant::now).elapsed())
