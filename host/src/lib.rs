@@ -2,17 +2,22 @@
 //! WebAssembly plugins.
 //!
 //! # Layout
-//! In the order of a request's way down; no module imports one that stands below it.
+//! In the order of a request's way down; no module imports one that stands above it.
 //!
-//! - [`node`]: composes every part from a [`config::Config`] or from code.
-//! - [`front`]: how requests get in: HTTP for clients, HTTP for operators.
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
-//! - [`group`]: the story of a lookup in one function.
+//! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
-//! - [`store`], [`flight`], [`value`]: memory, single flight, and what they hold.
+//! - [`store`], [`flight`], [`failures`], [`value`]: memory, single flight, backoff,
+//!   and what they hold.
+
+pub mod plugin;
+
+pub mod group;
 
 pub mod config;
-pub mod group;
 pub mod metrics;
-pub mod plugin;
+
+pub mod failures;
+pub mod flight;
+pub mod store;
 pub mod value;

@@ -84,9 +84,14 @@ impl Outcome {
         Self::Found(Value::new(body.as_ref()), Freshness::default())
     }
 
-    /// A value described by `head`, kept as `freshness` says.
-    pub fn described(body: impl AsRef<[u8]>, head: Head, freshness: Freshness) -> Self {
-        Self::Found(Value::with_head(body.as_ref(), Arc::new(head)), freshness)
+    /// A value described by `head`, kept as `freshness` says. Values with the same
+    /// media type and nothing else should be given the same head.
+    pub fn described(
+        body: impl AsRef<[u8]>,
+        head: impl Into<Arc<Head>>,
+        freshness: Freshness,
+    ) -> Self {
+        Self::Found(Value::with_head(body.as_ref(), head.into()), freshness)
     }
 
     /// No such key, remembered for the group's own negative TTL.
@@ -123,6 +128,37 @@ pub enum FillError {
     /// out of bounds.
     #[error("getter failed: {0}")]
     Internal(String),
+}
+
+/// Bytes of an error's text that are kept: it is remembered for each failing key and
+/// shown to clients.
+const ERROR_TEXT_MAX: usize = 1_024;
+
+impl FillError {
+    /// The same error with its text cut to a length that can be remembered.
+    #[must_use]
+    pub(super) fn bounded(mut self) -> Self {
+        let (Self::InvalidKey(text)
+        | Self::Denied(text)
+        | Self::Unavailable { message: text, .. }
+        | Self::Overloaded(text)
+        | Self::TimedOut(text)
+        | Self::Internal(text)) = &mut self;
+        if text.len() > ERROR_TEXT_MAX {
+            text.truncate(text.floor_char_boundary(ERROR_TEXT_MAX));
+            text.push('…');
+            text.shrink_to_fit();
+        }
+        self
+    }
+
+    /// How long the origin asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// The keys that are being filled on behalf of one another, outermost first.

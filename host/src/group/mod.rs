@@ -1,19 +1,47 @@
 //! A group: a keyspace with its own getter and its own memory.
+//!
+//! [`Group::get`] is the story of a lookup: memory answers if it can, else the one
+//! fill of the key does, which this caller sets off or joins. The way back, from the
+//! getter's outcome to memory and to the callers, is in `fill.rs`.
+//!
+//! A stale answer is served at once while a refresh runs behind it, and goes on being
+//! served for its grace when the refresh fails. A failing key is left alone for a
+//! backoff window, within which its error is answered from memory.
+//!
+//! Invariants:
+//! - a hit waits for nothing: no task, no getter, no lock but its shard's;
+//! - a fill belongs to nobody's request: it runs in its own task, to its own deadline;
+//! - a purge wins over every fill begun before it.
+//!
+//! A group has never heard of wasm or HTTP: it knows a [`Getter`].
+
+mod batch;
+mod error;
+mod fill;
 mod getter;
+mod groups;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use thiserror::Error;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 
+pub use error::GetError;
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason};
+pub use groups::Groups;
 
 use crate::{
     config::Caching,
+    failures::Failures,
+    flight::{Flights, Joined},
     metrics::GroupMetrics,
-    value::{Hit, Provenance},
+    store::{Age, Entry, State, Store},
+    value::{Hit, Provenance, Served},
 };
+use batch::Batcher;
+use fill::{Landing, Mission};
 
 /// What a caller of [`Group::get`] brings along.
 #[derive(Clone, Debug)]
@@ -36,88 +64,17 @@ impl Context {
     }
 }
 
-/// Why a get has no value.
-#[derive(Clone, Debug, Error)]
-pub enum GetError {
-    /// The origin says that there is no such key. Final: asking again before
-    /// [`Provenance::ttl`] has passed is answered from memory.
-    #[error("no such key")]
-    NotFound(Provenance),
-    /// The fill failed, now or a moment ago.
-    #[error("{error}")]
-    Fill {
-        /// What the getter reported.
-        error: FillError,
-        /// When the node will ask the origin again: until then the same error is
-        /// answered from memory.
-        retry_after: Duration,
-    },
-    /// The caller's own deadline passed. The fill goes on and serves the next caller.
-    #[error("no answer within the caller's deadline")]
-    Deadline,
-    /// As many fills as the group allows are under way.
-    #[error("too many fills under way")]
-    Overloaded,
-    /// The getter of this key, directly or through others, asks for the key itself,
-    /// or asks through too many groups.
-    #[error("the getters' own gets form a cycle or nest too deeply")]
-    Cycle,
-}
-
 /// A keyspace with its own getter and its own memory.
-#[derive(Debug)]
 pub struct Group {
     name: Arc<str>,
-}
-
-impl Group {
-    /// A group that fills its misses from `getter`, in tasks on `fills`.
-    pub fn new(
-        _name: &str,
-        _settings: Caching,
-        _getter: Arc<dyn Getter>,
-        _fills: Handle,
-        _metrics: GroupMetrics,
-    ) -> Arc<Self> {
-        todo!()
-    }
-
-    /// Name of the group.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Looks `key` up: in memory, then at the getter.
-    pub async fn get(self: &Arc<Self>, _key: &[u8], _cx: &Context) -> Result<Hit, GetError> {
-        todo!()
-    }
-
-    /// What memory alone answers: `None` when a get would have to wait for a fill.
-    /// Never waits. This is the whole of a hit; [`Group::get`] begins with it.
-    pub fn recall(self: &Arc<Self>, _key: &[u8]) -> Option<Result<Hit, GetError>> {
-        todo!()
-    }
-
-    /// Looks into memory without a trace: no refresh, no promotion, no metric.
-    pub fn peek(&self, _key: &[u8]) -> Option<Result<Hit, GetError>> {
-        todo!()
-    }
-
-    /// Forgets `key`: its value, its failures, and the answer of any fill that began
-    /// before now. Says whether memory held an answer.
-    pub fn purge(&self, _key: &[u8]) -> bool {
-        todo!()
-    }
-
-    /// Forgets every key, as [`Group::purge`] does for one.
-    pub fn purge_all(&self) {
-        todo!()
-    }
-
-    /// What the group holds and does at this moment.
-    pub fn usage(&self) -> GroupUsage {
-        todo!()
-    }
+    settings: Caching,
+    store: Store,
+    flights: Arc<Flights<Landing>>,
+    failures: Failures<FillError>,
+    loads: Batcher,
+    /// Where fills run: a guest that burns CPU there does not slow a hit.
+    fills: Handle,
+    metrics: GroupMetrics,
 }
 
 /// What a group holds and does at one moment.
@@ -135,24 +92,178 @@ pub struct GroupUsage {
     pub flights: u64,
 }
 
-/// The groups of a node by name, replaced as a whole when they change.
-#[derive(Debug, Default)]
-pub struct Groups(ArcSwap<BTreeMap<String, Arc<Group>>>);
-
-impl Groups {
-    /// The group of this name.
-    pub fn get(&self, name: &str) -> Option<Arc<Group>> {
-        self.0.load().get(name).cloned()
+impl Group {
+    /// A group that fills its misses from `getter`, in tasks on `fills`.
+    pub fn new(
+        name: &str,
+        settings: Caching,
+        getter: Arc<dyn Getter>,
+        fills: Handle,
+        metrics: GroupMetrics,
+    ) -> Arc<Self> {
+        let window = settings.batch_window;
+        Arc::new(Self {
+            name: name.into(),
+            store: Store::new(settings.memory.get(), settings.value_max.get()),
+            flights: Flights::new(settings.fills_max),
+            failures: Failures::new(settings.backoff, settings.backoff_max),
+            loads: Batcher::new(getter, fills.clone(), window, settings.batch_max),
+            fills,
+            settings,
+            metrics,
+        })
     }
 
-    /// All groups in the order of their names.
-    pub fn all(&self) -> Vec<Arc<Group>> {
-        self.0.load().values().cloned().collect()
+    /// Name of the group.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Puts `groups` in the place of all that were there.
-    pub fn replace(&self, groups: impl IntoIterator<Item = Arc<Group>>) {
-        let by_name = groups.into_iter().map(|group| (group.name().to_owned(), group)).collect();
-        self.0.store(Arc::new(by_name));
+    /// How the group caches.
+    pub fn settings(&self) -> &Caching {
+        &self.settings
+    }
+
+    /// Looks `key` up: in memory, then at the getter.
+    pub async fn get(self: &Arc<Self>, key: &[u8], cx: &Context) -> Result<Hit, GetError> {
+        if let Some(answer) = self.recall(key) {
+            return answer;
+        }
+        if cx.chain.depth() >= Chain::DEPTH_MAX || cx.chain.contains(&self.name, key) {
+            return self.failed(GetError::Cycle);
+        }
+        let look_again = || self.look(key, Instant::now());
+        let (flight, opened) = match self.flights.join(key, look_again) {
+            Joined::Recalled((answer, _)) => return answer,
+            Joined::Full => return self.failed(GetError::Overloaded),
+            Joined::Waiting(flight) => (flight, false),
+            Joined::Opened(ticket, flight) => {
+                let chain = cx.chain.with(Arc::clone(&self.name), Arc::clone(ticket.key()));
+                self.set_off(ticket, Mission::Miss, chain);
+                (flight, true)
+            }
+        };
+        if opened {
+            self.metrics.misses.inc()
+        } else {
+            self.metrics.collapsed.inc()
+        };
+        match timeout_at(cx.deadline, flight.landed()).await {
+            Ok(Ok(landing)) => self.answer(landing, opened),
+            Ok(Err(_lost)) => self.failed(Landing::lost().into_error()),
+            Err(_elapsed) => self.failed(GetError::Deadline),
+        }
+    }
+
+    /// What memory alone answers: `None` when a get would have to wait for a fill.
+    /// Never waits. This is the whole of a hit; [`Group::get`] begins with it.
+    pub fn recall(self: &Arc<Self>, key: &[u8]) -> Option<Result<Hit, GetError>> {
+        let now = Instant::now();
+        let (answer, state) = self.look(key, now)?;
+        if state == State::Stale {
+            let old = answer.as_ref().ok().map(|hit| hit.value.clone());
+            self.refresh(key, old, now);
+        }
+        Some(answer)
+    }
+
+    /// What memory answers, and nothing else: this is safe within the flights' lock.
+    fn look(&self, key: &[u8], now: Instant) -> Option<(Result<Hit, GetError>, State)> {
+        let Some((entry, age)) = self.store.get(key, now) else {
+            let (error, retry_after) = self.failures.recall(key, now)?;
+            return Some((self.failed(GetError::Fill { error, retry_after }), State::Fresh));
+        };
+        match (&entry.value, age.state) {
+            (None, _) => self.metrics.negative_hits.inc(),
+            (Some(_), State::Fresh) => self.metrics.hits.inc(),
+            (Some(_), _) => self.metrics.stale_hits.inc(),
+        };
+        Some((remembered(entry, age), age.state))
+    }
+
+    /// Looks into memory without a trace: no refresh, no promotion, no metric.
+    pub fn peek(&self, key: &[u8]) -> Option<Result<Hit, GetError>> {
+        let (entry, age) = self.store.peek(key, Instant::now())?;
+        (age.state != State::Dead).then(|| remembered(entry, age))
+    }
+
+    /// Forgets `key`: its value, its failures, and the answer of any fill that began
+    /// before now. Says whether memory held an answer.
+    pub fn purge(&self, key: &[u8]) -> bool {
+        self.metrics.purges.inc();
+        self.flights.purge(key, || {
+            self.failures.forget(key);
+            self.store.remove(key)
+        })
+    }
+
+    /// Forgets every key, as [`Group::purge`] does for one.
+    pub fn purge_all(&self) {
+        self.metrics.purges.inc();
+        self.flights.purge_all(|| {
+            self.failures.forget_all();
+            self.store.clear();
+        });
+    }
+
+    /// What the group holds and does at this moment.
+    pub fn usage(&self) -> GroupUsage {
+        let usage = self.store.usage();
+        GroupUsage {
+            items: usage.items,
+            bytes: usage.bytes,
+            budget: self.store.budget(),
+            evictions: self.metrics.evictions.get(),
+            flights: self.flights.len() as u64,
+        }
+    }
+
+    /// Brings the group's gauges up to date, for whoever reads the metrics.
+    pub fn observe(&self) {
+        let usage = self.usage();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.bytes.set(gauge(usage.bytes));
+        self.metrics.budget_bytes.set(gauge(usage.budget));
+        self.metrics.items.set(gauge(usage.items));
+        self.metrics.flights.set(gauge(usage.flights));
+    }
+
+    /// What a caller gets out of a flight that it opened or joined.
+    fn answer(&self, landing: Landing, opened: bool) -> Result<Hit, GetError> {
+        let stored = landing.stored;
+        let served = if opened { Served::Filled { stored } } else { Served::Collapsed { stored } };
+        let provenance = Provenance { served, age: Duration::ZERO, ttl: landing.ttl };
+        match landing.result {
+            Ok(Some(value)) => Ok(Hit { value, provenance }),
+            Ok(None) => Err(GetError::NotFound(provenance)),
+            Err(_) => self.failed(landing.into_error()),
+        }
+    }
+
+    fn failed(&self, error: GetError) -> Result<Hit, GetError> {
+        self.metrics.errors.inc();
+        Err(error)
     }
 }
+
+/// The answer of an entry that may be served.
+fn remembered(entry: Entry, Age { age, ttl, state }: Age) -> Result<Hit, GetError> {
+    let served = if state == State::Fresh { Served::Hit } else { Served::Stale };
+    let provenance = Provenance { served, age, ttl };
+    match entry.value {
+        Some(value) => Ok(Hit { value, provenance }),
+        None => Err(GetError::NotFound(provenance)),
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("name", &self.name)
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Plugin {
         let conditional = fill.validator.is_some();
         let context = CallContext::of_one(&fill, deadline);
         let result = self
-            .with_instance(fill.chain.depth(), deadline, async |instance| {
+            .with_instance(nesting(&fill), deadline, async |instance| {
                 instance.get(&key, context, deadline).await
             })
             .await;
@@ -159,7 +159,7 @@ impl Plugin {
         let earliest = fills.iter().map(|fill| fill.deadline).min()?;
         let deadline = self.deadline(earliest);
         let context = CallContext::of_many(fills, deadline)?;
-        let depth = fills.iter().map(|fill| fill.chain.depth()).max()?;
+        let depth = fills.iter().map(nesting).max()?;
         let count = keys.len();
         if count == 0 {
             return Some(Vec::new());
@@ -322,6 +322,11 @@ fn utf8(key: &[u8]) -> Result<&str, FillError> {
     std::str::from_utf8(key).map_err(|_| {
         FillError::InvalidKey("the keys of a group that a plugin fills are UTF-8 text".to_owned())
     })
+}
+
+/// How many other fills `fill` stands in; its chain has itself as the innermost.
+fn nesting(fill: &Fill) -> usize {
+    fill.chain.depth().saturating_sub(1)
 }
 
 async fn sweep(plugin: Weak<Plugin>, idle: Duration) {

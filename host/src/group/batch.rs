@@ -1,0 +1,117 @@
+//! Gathers misses that come close together into one trip to the origin.
+//!
+//! The first miss opens a batch and waits for the window; those that come within it
+//! join. The batch sets off when the window has passed or when it is full. A batch of
+//! one is an ordinary load.
+//!
+//! Invariants:
+//! - a load waits for others no longer than the window;
+//! - a trip runs in its own task: no load that is given up takes the others along.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::oneshot, time::sleep};
+
+use super::{Fill, FillError, Getter, Outcome};
+
+type Loaded = Result<Outcome, FillError>;
+
+/// Loads keys, several in one trip where their getter can.
+#[derive(Clone)]
+pub(super) struct Batcher {
+    getter: Arc<dyn Getter>,
+    fills: Handle,
+    window: Duration,
+    keys_max: usize,
+    gathering: Arc<Mutex<Gathering>>,
+}
+
+/// The batch that can be joined.
+#[derive(Default)]
+struct Gathering {
+    /// Counts the batches that have set off, so that a window that ends late does
+    /// not send off the next batch early.
+    number: u64,
+    passengers: Vec<Passenger>,
+}
+
+struct Passenger {
+    fill: Fill,
+    loaded: oneshot::Sender<Loaded>,
+}
+
+impl Batcher {
+    /// Loads through `getter`, gathering up to `keys_max` keys for `window` if the
+    /// getter takes several at once.
+    pub(super) fn new(
+        getter: Arc<dyn Getter>,
+        fills: Handle,
+        window: Duration,
+        keys_max: usize,
+    ) -> Self {
+        let keys_max = if window.is_zero() { 1 } else { keys_max.min(getter.batch_max()) };
+        Self { getter, fills, window, keys_max, gathering: Arc::default() }
+    }
+
+    /// Loads one key, perhaps together with others.
+    pub(super) async fn load(&self, fill: Fill) -> Loaded {
+        if self.keys_max <= 1 {
+            return self.getter.load(fill).await;
+        }
+        let (loaded, arrival) = oneshot::channel();
+        self.board(Passenger { fill, loaded });
+        arrival.await.unwrap_or_else(|_lost| {
+            Err(FillError::Internal("the getter panicked or left out a key of its batch".into()))
+        })
+    }
+
+    fn board(&self, passenger: Passenger) {
+        let mut gathering = self.lock();
+        gathering.passengers.push(passenger);
+        let aboard = gathering.passengers.len();
+        if aboard >= self.keys_max {
+            self.set_off(&mut gathering);
+        } else if aboard == 1 {
+            let (batcher, number) = (self.clone(), gathering.number);
+            self.fills.spawn(async move {
+                sleep(batcher.window).await;
+                let mut gathering = batcher.lock();
+                if gathering.number == number {
+                    batcher.set_off(&mut gathering);
+                }
+            });
+        }
+    }
+
+    fn set_off(&self, gathering: &mut Gathering) {
+        gathering.number += 1;
+        let passengers = std::mem::take(&mut gathering.passengers);
+        let getter = Arc::clone(&self.getter);
+        self.fills.spawn(async move { travel(&*getter, passengers).await });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Loads what the passengers came for. A caller that has given up meanwhile is not
+/// told, and that is all: its key is loaded with the rest.
+async fn travel(getter: &dyn Getter, passengers: Vec<Passenger>) {
+    let (mut fills, arrivals): (Vec<_>, Vec<_>) =
+        passengers.into_iter().map(|Passenger { fill, loaded }| (fill, loaded)).unzip();
+    let results = match fills.pop() {
+        Some(only) if fills.is_empty() => vec![getter.load(only).await],
+        Some(last) => {
+            fills.push(last);
+            getter.load_many(fills).await
+        }
+        None => Vec::new(),
+    };
+    for (loaded, result) in arrivals.into_iter().zip(results) {
+        loaded.send(result).ok();
+    }
+}

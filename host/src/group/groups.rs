@@ -1,0 +1,29 @@
+//! The groups of a node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+use super::Group;
+
+/// The groups of a node by name, replaced as a whole when they change.
+#[derive(Debug, Default)]
+pub struct Groups(ArcSwap<BTreeMap<String, Arc<Group>>>);
+
+impl Groups {
+    /// The group of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Group>> {
+        self.0.load().get(name).cloned()
+    }
+
+    /// All groups in the order of their names.
+    pub fn all(&self) -> Vec<Arc<Group>> {
+        self.0.load().values().cloned().collect()
+    }
+
+    /// Puts `groups` in the place of all that were there.
+    pub fn replace(&self, groups: impl IntoIterator<Item = Arc<Group>>) {
+        let by_name = groups.into_iter().map(|group| (group.name().to_owned(), group)).collect();
+        self.0.store(Arc::new(by_name));
+    }
+}

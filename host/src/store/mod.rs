@@ -1,0 +1,254 @@
+//! Memory: answers within an exact budget of bytes.
+//!
+//! A store is a few shards, each an LRU list behind a short lock and each with its
+//! part of the budget. An answer counts for its key, its value and everything kept
+//! beside them ([`charge`]), so that the process grows as the budget says. The least
+//! recently used answers go first; one that is past its grace goes when it is looked at.
+//!
+//! Invariants:
+//! - the bytes charged never exceed the budget, not even for a moment;
+//! - a lock is held for a few pointer moves, and nothing is freed under it;
+//! - what [`Store::get`] returns may be served: it is fresh or within its grace.
+//!
+//! The store does not fill, refresh or count hits: that is the group's story.
+
+mod shard;
+
+use std::{
+    hash::BuildHasher as _,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lru::DefaultHasher;
+use tokio::time::Instant;
+
+use crate::value::Value;
+use shard::Shard;
+
+pub use shard::charge;
+
+/// The longest time an answer can be kept, fresh or stale: 30 days each.
+///
+/// Times are kept as 32-bit milliseconds, which this bound fits with room to spare.
+pub const LIFETIME_MAX: Duration = Duration::from_hours(24 * 30);
+
+/// Shards of a large store. More would divide the budget too finely; fewer would let
+/// two cores meet at one lock.
+const SHARDS_MAX: usize = 16;
+
+/// How many of the largest values one shard must have room for, so that sharding
+/// does not make a store refuse or thrash on what its budget could hold.
+const LARGEST_VALUES_PER_SHARD: u64 = 8;
+
+/// One answer in memory: a value, or that there is none.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The value; `None` remembers that the origin has none.
+    pub value: Option<Value>,
+    /// Milliseconds from the store's start to the getter's answer.
+    stored: u64,
+    /// Milliseconds for which the answer is fresh.
+    fresh: u32,
+    /// Milliseconds after those for which it may be served stale.
+    grace: u32,
+}
+
+/// How old an answer is and whether it may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// Time since the getter gave the answer.
+    pub age: Duration,
+    /// Time for which it stays fresh; zero once it is stale.
+    pub ttl: Duration,
+    /// Whether it may be served at all.
+    pub state: State,
+}
+
+/// Whether an answer may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Within its TTL.
+    Fresh,
+    /// Past its TTL, within its grace.
+    Stale,
+    /// Past both.
+    Dead,
+}
+
+/// Answers within a budget of bytes.
+#[derive(Debug)]
+pub struct Store {
+    shards: Box<[Mutex<Shard>]>,
+    /// Chooses the shard. Seeded at random, so that nobody can choose keys that all
+    /// meet in one.
+    hasher: DefaultHasher,
+    started: Instant,
+    budget: u64,
+}
+
+/// What a store holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Answers, dead ones that nobody looked at included.
+    pub items: u64,
+    /// Bytes they are charged for.
+    pub bytes: u64,
+}
+
+/// What became of an answer given to [`Store::insert`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is in memory, in place of this many others.
+    Kept {
+        /// Answers of other keys that were dropped to make room.
+        evicted: u64,
+    },
+    /// It is larger than a shard's whole budget.
+    TooLarge,
+}
+
+impl Store {
+    /// An empty store of `budget` bytes, in which values of up to `value_max` bytes
+    /// find room.
+    pub fn new(budget: u64, value_max: u64) -> Self {
+        let fit = budget / (LARGEST_VALUES_PER_SHARD * value_max.max(1));
+        let shards = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
+        // The remainder of the division stays unused: less than one byte a shard.
+        let part = budget / shards as u64;
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(Shard::new(part))).collect(),
+            hasher: DefaultHasher::default(),
+            started: Instant::now(),
+            budget,
+        }
+    }
+
+    /// The answer for `key`, if it may be served now. Counts as a use.
+    pub fn get(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
+        let (found, _dropped_after_the_lock) = {
+            let mut shard = self.shard(key);
+            match shard.get(key) {
+                None => (None, None),
+                Some(entry) => match entry.age(self.started, now) {
+                    Age { state: State::Dead, .. } => (None, shard.remove(key)),
+                    age => (Some((entry.clone(), age)), None),
+                },
+            }
+        };
+        found
+    }
+
+    /// The answer for `key`, dead or alive, without counting as a use.
+    pub fn peek(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
+        let shard = self.shard(key);
+        shard.peek(key).map(|entry| (entry.clone(), entry.age(self.started, now)))
+    }
+
+    /// Keeps an answer given at `now`, in place of any other for `key`.
+    pub fn insert(
+        &self,
+        key: &[u8],
+        value: Option<Value>,
+        lifetime: Lifetime,
+        now: Instant,
+    ) -> Inserted {
+        let entry = Entry {
+            value,
+            stored: millis(now.saturating_duration_since(self.started)),
+            fresh: lifetime.fresh,
+            grace: lifetime.grace,
+        };
+        let owned_key = key.into();
+        let mut dropped = Vec::new();
+        // The guard is a temporary of this statement: `dropped` outlives it.
+        let evicted = self.shard(key).insert(owned_key, entry, &mut dropped);
+        evicted.map_or(Inserted::TooLarge, |evicted| Inserted::Kept { evicted })
+    }
+
+    /// Forgets `key`. Says whether there was an answer.
+    pub fn remove(&self, key: &[u8]) -> bool {
+        let removed = self.shard(key).remove(key);
+        removed.is_some()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let emptied = lock(shard).take();
+            drop(emptied);
+        }
+    }
+
+    /// What the store holds at this moment.
+    pub fn usage(&self) -> Usage {
+        self.shards.iter().map(|shard| lock(shard).usage()).fold(Usage::default(), |sum, part| {
+            Usage { items: sum.items + part.items, bytes: sum.bytes + part.bytes }
+        })
+    }
+
+    /// The bytes this store stays within.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
+        // The upper half: the shard's own table takes its bits from the lower.
+        let hash = self.hasher.hash_one(key) >> 32;
+        lock(&self.shards[hash as usize % self.shards.len()])
+    }
+}
+
+/// Nothing panics while it holds a shard, and a shard is whole between any two of its
+/// methods: a poisoned lock is as good as any.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long an answer is fresh, and how long it may be served after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    fresh: u32,
+    grace: u32,
+}
+
+impl Lifetime {
+    /// Fresh for `ttl` and stale for `grace`, each at most [`LIFETIME_MAX`].
+    pub fn new(ttl: Duration, grace: Duration) -> Self {
+        let bounded =
+            |time: Duration| u32::try_from(millis(time.min(LIFETIME_MAX))).unwrap_or(u32::MAX);
+        Self { fresh: bounded(ttl), grace: bounded(grace) }
+    }
+
+    /// Time for which an answer stays fresh.
+    pub fn ttl(self) -> Duration {
+        Duration::from_millis(self.fresh.into())
+    }
+}
+
+impl Entry {
+    fn age(&self, started: Instant, now: Instant) -> Age {
+        let now = millis(now.saturating_duration_since(started));
+        let age = now.saturating_sub(self.stored);
+        let (fresh, grace) = (u64::from(self.fresh), u64::from(self.grace));
+        let state = if age < fresh {
+            State::Fresh
+        } else if age < fresh + grace {
+            State::Stale
+        } else {
+            State::Dead
+        };
+        Age {
+            age: Duration::from_millis(age),
+            ttl: Duration::from_millis(fresh.saturating_sub(age)),
+            state,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
