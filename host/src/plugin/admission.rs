@@ -46,6 +46,11 @@ impl Admission {
         }
     }
 
+    /// Calls that wait now.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
     /// Waits for its turn until `deadline`. `depth`: how many fills this call stands in.
     pub(super) async fn enter(
         &self,

@@ -45,7 +45,7 @@ const SWEEP_MAX: Duration = Duration::from_secs(5);
 pub struct Plugin {
     /// For calls that are carried to the host's threads.
     myself: Weak<Plugin>,
-    generation: Arc<Generation>,
+    pub(super) generation: Arc<Generation>,
     admission: Admission,
     metrics: PluginMetrics,
     stats: Stats,
@@ -100,6 +100,7 @@ impl Plugin {
                 busy: self.stats.busy.load(Relaxed),
                 idle: u32::try_from(generation.pool.len()).unwrap_or(u32::MAX),
                 max: limits.instances,
+                waiting: self.admission.waiting(),
             },
             limits,
             calls: self.stats.calls.load(Relaxed),
