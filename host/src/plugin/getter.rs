@@ -8,6 +8,7 @@
 //! so that a guest that burns CPU cannot slow whoever called.
 
 use std::{
+    fmt,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -269,6 +270,15 @@ impl Plugin {
     }
 }
 
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .field("digest", &self.digest())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Plugin {
     fn drop(&mut self) {
         self.sweeper.abort();
@@ -280,7 +290,7 @@ impl Getter for Plugin {
         let Some(plugin) = self.elsewhere() else { return Box::pin(self.load_here(fill)) };
         Box::pin(async move {
             let call = self.fills.spawn(async move { plugin.load_here(fill).await });
-            Carried(call).result().await.unwrap_or_else(|| Err(shut_down()))
+            Carried(call).result().await.unwrap_or_else(Err)
         })
     }
 
@@ -293,8 +303,10 @@ impl Getter for Plugin {
         Box::pin(async move {
             let count = fills.len();
             let call = self.fills.spawn(async move { plugin.load_many_here(fills).await });
-            let results = Carried(call).result().await;
-            results.unwrap_or_else(|| (0..count).map(|_| Err(shut_down())).collect())
+            match Carried(call).result().await {
+                Ok(results) => results,
+                Err(error) => std::iter::repeat_n(error, count).map(Err).collect(),
+            }
         })
     }
 }
@@ -303,9 +315,15 @@ impl Getter for Plugin {
 struct Carried<T>(JoinHandle<T>);
 
 impl<T> Carried<T> {
-    /// The call's result, unless the host is shutting down.
-    async fn result(mut self) -> Option<T> {
-        (&mut self.0).await.ok()
+    /// The call's result, unless it panicked or the host is shutting down.
+    async fn result(mut self) -> Result<T, FillError> {
+        (&mut self.0).await.map_err(|error| {
+            if error.is_panic() {
+                FillError::Internal("the plugin host panicked in this call".to_owned())
+            } else {
+                FillError::Overloaded("the plugin host is shutting down".to_owned())
+            }
+        })
     }
 }
 
@@ -313,10 +331,6 @@ impl<T> Drop for Carried<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn shut_down() -> FillError {
-    FillError::Overloaded("the plugin host is shutting down".to_owned())
 }
 
 fn utf8(key: &[u8]) -> Result<&str, FillError> {
@@ -360,8 +374,8 @@ impl Failure {
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(Refused::Full) => f.write_str(
                 "all instances of the plugin are busy and its queue is full (limits.instances, \

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::guest::{Bench, Guest, body, fill, guest, internal, number};
@@ -64,7 +65,7 @@ async fn labels_and_freshness_arrive() {
     let plugin = bench.load(&labelled).await;
     match plugin.load(fill("k")).await {
         Ok(Outcome::Found(value, freshness)) => {
-            assert_eq!(value.content_type().map(|ty| ty.as_bytes()), Some(&b"text/plain"[..]));
+            assert_eq!(value.content_type().map(HeaderValue::as_bytes), Some(&b"text/plain"[..]));
             assert_eq!(freshness.ttl, Some(Duration::from_secs(5)));
             assert_eq!(freshness.grace, Some(Duration::from_nanos(u64::MAX)));
         }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use http::HeaderValue;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -64,7 +65,7 @@ fn dict(settings: &mut config::Plugin, server: &str) {
     settings.network.allow_private = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
 }
 
-fn denied(result: Result<Vec<u8>, FillError>) {
+fn denied(result: &Result<Vec<u8>, FillError>) {
     assert!(matches!(result, Err(FillError::Denied(_))), "{result:?}");
 }
 
@@ -126,7 +127,7 @@ async fn without_its_grant_a_server_is_out_of_reach() {
             })
             .await
             .expect("loaded");
-        denied(body(&plugin, "hello").await);
+        denied(&body(&plugin, "hello").await);
     }
 }
 
@@ -197,7 +198,10 @@ async fn a_granted_origin_is_reached_over_http() {
         match plugin.load(fill("key")).await {
             Ok(Outcome::Found(value, freshness)) => {
                 assert_eq!(value.body(), b"/key");
-                assert_eq!(value.content_type().map(|ty| ty.as_bytes()), Some(&b"text/plain"[..]));
+                assert_eq!(
+                    value.content_type().map(HeaderValue::as_bytes),
+                    Some(&b"text/plain"[..])
+                );
                 assert_eq!(freshness.ttl.map(|ttl| ttl.as_secs()), Some(60));
             }
             other => panic!("{other:?}"),
@@ -230,7 +234,7 @@ async fn an_origin_that_is_not_granted_is_out_of_reach() {
             })
             .await
             .expect("loaded");
-        denied(body(&plugin, "key").await);
+        denied(&body(&plugin, "key").await);
     }
 }
 
@@ -247,7 +251,7 @@ async fn metadata_services_are_out_of_reach_whatever_is_granted() {
             })
             .await
             .expect("loaded");
-        denied(body(&plugin, "key").await);
+        denied(&body(&plugin, "key").await);
     }
 }
 
