@@ -3,12 +3,6 @@
 //! The world `plugin` is what every plugin exports. WIT has no optional exports, so
 //! each optional interface is bound through a small world of its own that shares the
 //! types of the first.
-#![expect(
-    clippy::pedantic,
-    clippy::allow_attributes,
-    reason = "generated from the contract, which documents itself"
-)]
-
 pub(super) mod contract {
     wasmtime::component::bindgen!({
         path: "../wit/0.1",

@@ -128,6 +128,7 @@ fn pool(settings: &Wasm) -> PoolingAllocationConfig {
 
 /// A thread and not a task: a runtime whose threads all run guests must still be
 /// interruptible.
+#[expect(clippy::disallowed_methods, reason = "the sleeping thread is not a runtime's")]
 fn start_ticker(engine: &Engine) -> Result<(), HostError> {
     let engine = engine.weak();
     thread::Builder::new()

@@ -29,7 +29,6 @@ pub struct LoadError {
     /// Name of the plugin in the configuration.
     pub plugin: String,
     /// What is wrong with it.
-    #[source]
     pub problem: Problem,
 }
 

@@ -111,7 +111,11 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Deadline(limit) => {
-                write!(f, "the plugin did not answer in time (limits.timeout is {limit:?})")
+                write!(
+                    f,
+                    "the plugin did not answer in time (limits.timeout is {limit:?}; the group's \
+                     fill_timeout may be sooner)"
+                )
             }
             Self::Cpu(limit) => {
                 write!(f, "the plugin computed for longer than limits.cpu allows ({limit:?})")

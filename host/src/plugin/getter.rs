@@ -8,6 +8,7 @@
 //! so that a guest that burns CPU cannot slow whoever called.
 
 use std::{
+    fmt,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -45,7 +46,7 @@ const SWEEP_MAX: Duration = Duration::from_secs(5);
 pub struct Plugin {
     /// For calls that are carried to the host's threads.
     myself: Weak<Plugin>,
-    generation: Arc<Generation>,
+    pub(super) generation: Arc<Generation>,
     admission: Admission,
     metrics: PluginMetrics,
     stats: Stats,
@@ -100,6 +101,7 @@ impl Plugin {
                 busy: self.stats.busy.load(Relaxed),
                 idle: u32::try_from(generation.pool.len()).unwrap_or(u32::MAX),
                 max: limits.instances,
+                waiting: self.admission.waiting(),
             },
             limits,
             calls: self.stats.calls.load(Relaxed),
@@ -116,7 +118,7 @@ impl Plugin {
         let conditional = fill.validator.is_some();
         let context = CallContext::of_one(&fill, deadline);
         let result = self
-            .with_instance(fill.chain.depth(), deadline, async |instance| {
+            .with_instance(nesting(&fill), deadline, async |instance| {
                 instance.get(&key, context, deadline).await
             })
             .await;
@@ -159,7 +161,7 @@ impl Plugin {
         let earliest = fills.iter().map(|fill| fill.deadline).min()?;
         let deadline = self.deadline(earliest);
         let context = CallContext::of_many(fills, deadline)?;
-        let depth = fills.iter().map(|fill| fill.chain.depth()).max()?;
+        let depth = fills.iter().map(nesting).max()?;
         let count = keys.len();
         if count == 0 {
             return Some(Vec::new());
@@ -268,6 +270,15 @@ impl Plugin {
     }
 }
 
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name())
+            .field("digest", &self.digest())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Plugin {
     fn drop(&mut self) {
         self.sweeper.abort();
@@ -279,7 +290,7 @@ impl Getter for Plugin {
         let Some(plugin) = self.elsewhere() else { return Box::pin(self.load_here(fill)) };
         Box::pin(async move {
             let call = self.fills.spawn(async move { plugin.load_here(fill).await });
-            Carried(call).result().await.unwrap_or_else(|| Err(shut_down()))
+            Carried(call).result().await.unwrap_or_else(Err)
         })
     }
 
@@ -292,8 +303,10 @@ impl Getter for Plugin {
         Box::pin(async move {
             let count = fills.len();
             let call = self.fills.spawn(async move { plugin.load_many_here(fills).await });
-            let results = Carried(call).result().await;
-            results.unwrap_or_else(|| (0..count).map(|_| Err(shut_down())).collect())
+            match Carried(call).result().await {
+                Ok(results) => results,
+                Err(error) => std::iter::repeat_n(error, count).map(Err).collect(),
+            }
         })
     }
 }
@@ -302,9 +315,15 @@ impl Getter for Plugin {
 struct Carried<T>(JoinHandle<T>);
 
 impl<T> Carried<T> {
-    /// The call's result, unless the host is shutting down.
-    async fn result(mut self) -> Option<T> {
-        (&mut self.0).await.ok()
+    /// The call's result, unless it panicked or the host is shutting down.
+    async fn result(mut self) -> Result<T, FillError> {
+        (&mut self.0).await.map_err(|error| {
+            if error.is_panic() {
+                FillError::Internal("the plugin host panicked in this call".to_owned())
+            } else {
+                FillError::Overloaded("the plugin host is shutting down".to_owned())
+            }
+        })
     }
 }
 
@@ -314,14 +333,15 @@ impl<T> Drop for Carried<T> {
     }
 }
 
-fn shut_down() -> FillError {
-    FillError::Overloaded("the plugin host is shutting down".to_owned())
-}
-
 fn utf8(key: &[u8]) -> Result<&str, FillError> {
     std::str::from_utf8(key).map_err(|_| {
         FillError::InvalidKey("the keys of a group that a plugin fills are UTF-8 text".to_owned())
     })
+}
+
+/// How many other fills `fill` stands in; its chain has itself as the innermost.
+fn nesting(fill: &Fill) -> usize {
+    fill.chain.depth().saturating_sub(1)
 }
 
 async fn sweep(plugin: Weak<Plugin>, idle: Duration) {
@@ -354,8 +374,8 @@ impl Failure {
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(Refused::Full) => f.write_str(
                 "all instances of the plugin are busy and its queue is full (limits.instances, \

@@ -44,16 +44,13 @@ impl Limiter {
 
     fn grow(&mut self, more: Option<usize>) -> bool {
         let fits = more.and_then(|more| self.bytes.checked_add(more));
-        match fits.filter(|bytes| *bytes <= self.bytes_max) {
-            Some(bytes) => {
-                self.total.fetch_add((bytes - self.bytes) as u64, Relaxed);
-                self.bytes = bytes;
-                true
-            }
-            None => {
-                self.denied = true;
-                false
-            }
+        if let Some(bytes) = fits.filter(|bytes| *bytes <= self.bytes_max) {
+            self.total.fetch_add((bytes - self.bytes) as u64, Relaxed);
+            self.bytes = bytes;
+            true
+        } else {
+            self.denied = true;
+            false
         }
     }
 

@@ -41,6 +41,7 @@ mod tests;
 mod text;
 
 use std::{
+    fmt,
     path::Path,
     sync::{Arc, Weak},
     time::Duration,
@@ -49,6 +50,7 @@ use std::{
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::Semaphore,
+    task::JoinError,
     time::timeout,
 };
 use wasmtime::{
@@ -75,6 +77,10 @@ const COMPILERS: usize = 1;
 /// Time for one component to compile. The largest guests with a language runtime take
 /// about a fifth of it on a slow machine.
 const COMPILE_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Threads for what blocks: name lookups, and one component that compiles. One more
+/// lookup waits; without a bound, guests could make the node run out of threads.
+const BLOCKING_MAX: usize = 64;
 
 /// Hosts all plugins of a node.
 pub struct PluginHost {
@@ -103,8 +109,12 @@ impl PluginHost {
         if settings.threads > 0 {
             builder.worker_threads(settings.threads);
         }
-        let guests =
-            builder.thread_name("guests").enable_all().build().map_err(HostError::Runtime)?;
+        let guests = builder
+            .thread_name("guests")
+            .max_blocking_threads(BLOCKING_MAX)
+            .enable_all()
+            .build()
+            .map_err(HostError::Runtime)?;
         Ok(Self {
             engine,
             linker,
@@ -162,7 +172,7 @@ impl PluginHost {
         let generation =
             Generation::link(path, digest, &component, &self.linker, environment, idle)?;
         let trial = self.fills.spawn(async move { generation.trial().await.map(|()| generation) });
-        let generation = trial.await.map_err(|_| Problem::Shutdown)??;
+        let generation = trial.await.map_err(|error| abandoned(&error))??;
         Ok(Plugin::new(generation, metrics, self.fills.clone()))
     }
 
@@ -186,7 +196,7 @@ impl PluginHost {
         });
         match timeout(COMPILE_TIMEOUT, compiling).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Problem::Shutdown),
+            Ok(Err(error)) => Err(abandoned(&error)),
             Err(_) => Err(Problem::CompileTimeout(COMPILE_TIMEOUT)),
         }
     }
@@ -194,6 +204,21 @@ impl PluginHost {
     /// Ends the host's threads. Calls under way are abandoned: drain first.
     pub fn shutdown(self) {
         drop(self);
+    }
+}
+
+/// Why a step of a load came to no end of its own.
+fn abandoned(error: &JoinError) -> Problem {
+    if error.is_panic() {
+        Problem::Invalid("the host panicked over it, which is a defect of this program".to_owned())
+    } else {
+        Problem::Shutdown
+    }
+}
+
+impl fmt::Debug for PluginHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginHost").finish_non_exhaustive()
     }
 }
 

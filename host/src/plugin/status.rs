@@ -62,6 +62,8 @@ pub struct InstanceStatus {
     pub idle: u32,
     /// Calls at once at most.
     pub max: u32,
+    /// Calls that wait for an instance.
+    pub waiting: u32,
 }
 
 /// The last failure of a plugin.

@@ -38,6 +38,10 @@ use super::{
 /// it looks up. Each such transfer is bounded by this and the value's limit together.
 const HOSTCALL_SLACK: usize = 64 << 10;
 
+/// Bytes a call for several keys may hand over, where one value is not larger still. A
+/// guest can name the same bytes in each answer, so its own memory is no bound.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// Handles a component may hold across its own tables; resources of the host count
 /// against `limits.handles` as well.
 const COMPONENT_HANDLES_MIN: usize = 64;
@@ -125,8 +129,8 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
 /// `answers` values.
 pub(super) fn begin_call(store: &mut Store<State>, deadline: Instant, answers: usize) {
     let value_max = store.data().environment.limits.value.as_usize();
-    store
-        .set_hostcall_fuel(value_max.saturating_add(HOSTCALL_SLACK).saturating_mul(answers.max(1)));
+    let one = value_max.saturating_add(HOSTCALL_SLACK);
+    store.set_hostcall_fuel(one.saturating_mul(answers.max(1)).min(BATCH_BYTES_MAX.max(one)));
     let state = store.data_mut();
     state.deadline = deadline;
     state.hooks.deadline = deadline;

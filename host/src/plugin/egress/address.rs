@@ -114,10 +114,11 @@ fn carried(ip: IpAddr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     };
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        // Translated by a stateless translator (RFC 2765).
-        [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
-        [0x2002, high, low, ..] => v4(high, low),
+        // Mapped, translated (RFC 2765), NAT64 and 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
         [0, 0, 0, 0, 0, 0, high, low]
             if ip != Ipv6Addr::UNSPECIFIED && ip != Ipv6Addr::LOCALHOST =>
         {

@@ -77,3 +77,42 @@ impl Denials {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::text::logged;
+
+    #[test]
+    fn a_denial_is_told_once_with_the_line_that_grants_it() {
+        let denials = Denials::new("dict".into());
+        let refusal = Refusal { reason: "loopback", range: Some("127.0.0.0/8") };
+        let text = logged(|| {
+            for _ in 0..3 {
+                denials.tcp("dict.org:2628");
+                denials.http("https://api.example.com");
+                denials.address("localhost at 127.0.0.1", &refusal);
+                denials.cache("words");
+                denials.never("metadata.google.internal");
+            }
+        });
+        assert_eq!(text.lines().count(), 5, "{text}");
+        let plain = text.replace('\\', "");
+        for remedy in [
+            r#"[plugins.dict.network] tcp = ["dict.org:2628"]"#,
+            r#"[plugins.dict.network] http = ["https://api.example.com"]"#,
+            r#"[plugins.dict.network] allow_private = ["127.0.0.0/8"]"#,
+            r#"[plugins.dict.cache] read = ["words"]"#,
+            "nothing: it is a metadata service",
+        ] {
+            assert!(plain.contains(remedy), "{remedy} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_tries_every_address_does_not_fill_the_log() {
+        let denials = Denials::new("p".into());
+        let text = logged(|| (0..1_000).for_each(|port| denials.tcp(&format!("1.2.3.4:{port}"))));
+        assert_eq!(text.lines().count(), TOLD_MAX);
+    }
+}

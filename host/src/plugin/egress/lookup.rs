@@ -20,8 +20,10 @@ use wasmtime_wasi::{
 use super::{Egress, grant};
 use crate::plugin::store::State;
 
-/// The lookups under way in one instance, by their resource. As many at most as the
-/// resource table holds.
+/// Lookups of one instance at once; each takes a thread while it lasts.
+const LOOKUPS_MAX: usize = 8;
+
+/// The lookups under way in one instance, by their resource.
 #[derive(Default)]
 pub(in crate::plugin) struct OpenLookups(HashMap<u32, Lookup>);
 
@@ -77,6 +79,9 @@ impl Host for View<'_> {
                 self.egress.denials.tcp(&format!("{host}:PORT"));
                 return Err(ErrorCode::AccessDenied.into());
             }
+        }
+        if self.open.len() >= LOOKUPS_MAX {
+            return Err(ErrorCode::TemporaryResolverFailure.into());
         }
         let stream = self.wasi.resolve_addresses(network, host.clone())?;
         if !is_address {

@@ -66,13 +66,12 @@ impl CallContext {
     /// The chain for a get of `key` in `group` from within this call; `None` if it
     /// would wait for itself or stand too deep.
     pub(super) fn nested(&self, group: &str, key: &[u8]) -> Option<Chain> {
+        // A group puts the fill itself into its chain; of a batch, the chain of one
+        // fill does not hold the keys of the others.
         let own = self.keys.iter().any(|filled| *self.group == *group && **filled == *key);
-        if own || self.chain.contains(group, key) {
-            return None;
-        }
-        let filling = self.keys.first()?;
-        let chain = self.chain.with(Arc::clone(&self.group), Arc::clone(filling));
-        (chain.depth() < Chain::DEPTH_MAX).then_some(chain)
+        let allowed =
+            !own && !self.chain.contains(group, key) && self.chain.depth() < Chain::DEPTH_MAX;
+        allowed.then(|| self.chain.clone())
     }
 }
 
@@ -133,29 +132,33 @@ mod tests {
         }
     }
 
+    fn chain(keys: &[(&str, &str)]) -> Chain {
+        keys.iter().fold(Chain::default(), |chain, (group, key)| {
+            chain.with((*group).into(), Arc::from(key.as_bytes()))
+        })
+    }
+
     #[test]
     fn a_get_of_a_key_being_filled_is_a_cycle() {
-        let chain = Chain::default().with("outer".into(), Arc::from(&b"o"[..]));
-        let fills = [fill("a", chain), fill("b", Chain::default())];
+        let fills =
+            [fill("a", chain(&[("outer", "o"), ("g", "a")])), fill("b", chain(&[("g", "b")]))];
         let context = CallContext::of_many(&fills, Instant::now()).expect("fills");
         for (group, key) in [("g", "a"), ("g", "b"), ("outer", "o")] {
             assert!(context.nested(group, key.as_bytes()).is_none(), "{group}/{key}");
         }
         let inner = context.nested("g", b"c").expect("allowed");
-        assert_eq!(inner.depth(), 2);
-        assert!(inner.contains("outer", b"o"));
+        assert!(inner.contains("outer", b"o") && inner.contains("g", b"a"));
     }
 
     #[test]
     fn gets_do_not_nest_for_ever() {
-        let mut chain = Chain::default();
-        let mut depth = 0_u32;
-        while let Some(deeper) =
-            CallContext::of_one(&fill(&depth.to_string(), chain), Instant::now()).nested("g", b"x")
-        {
-            chain = deeper;
-            depth += 1;
-        }
-        assert!((1..8).contains(&depth));
+        let deep: Vec<_> = (0..Chain::DEPTH_MAX).map(|depth| depth.to_string()).collect();
+        let keys: Vec<_> = deep.iter().map(|key| ("g", key.as_str())).collect();
+        let nested = |depth: usize| {
+            let fill = fill(&deep[depth - 1], chain(&keys[..depth]));
+            CallContext::of_one(&fill, Instant::now()).nested("g", b"next")
+        };
+        assert!(nested(Chain::DEPTH_MAX - 1).is_some());
+        assert!(nested(Chain::DEPTH_MAX).is_none());
     }
 }

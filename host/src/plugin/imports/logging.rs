@@ -148,6 +148,7 @@ impl Host for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::text::logged;
 
     #[tokio::test(start_paused = true)]
     async fn a_plugin_that_floods_the_log_is_held_to_its_rate() {
@@ -157,6 +158,20 @@ mod tests {
         assert_eq!((admitted, dropped.get()), (200, 800));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!((0..1_000).filter(|_| log.admit()).count(), 100);
+    }
+
+    #[test]
+    fn a_record_carries_the_guests_text_in_fields_only() {
+        let log = GuestLog::new("dict".into(), Counter::default());
+        let text = logged(|| {
+            log.write(Level::Debug, "unheard", &[]);
+            let fields = [("word".to_owned(), "a\"b".to_owned())];
+            log.write(Level::Warn, "line\nERROR forged", &fields);
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.trim_start().starts_with("WARN"), "{text}");
+        assert!(text.contains("From the plugin.") && text.contains("plugin=\"dict\""), "{text}");
+        assert!(!text.contains("unheard"), "{text}");
     }
 
     #[test]

@@ -133,3 +133,37 @@ impl AsyncWrite for LogStream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+    use crate::plugin::text::logged;
+
+    #[test]
+    fn lines_are_records_however_they_are_written() {
+        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let text = logged(|| {
+            let stream = LogStream::stderr(log);
+            let mut writer = stream.p2_stream();
+            for bytes in ["thread pan", "icked\r\n\nat ", "line 1"] {
+                writer.write(Bytes::from_static(bytes.as_bytes())).expect("written");
+            }
+            drop(writer);
+            drop(stream);
+        });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("thread panicked") && lines[0].contains("stderr"), "{text}");
+        assert!(lines[1].contains("at line 1"), "{text}");
+        assert!(lines.iter().all(|line| line.trim_start().starts_with("WARN")), "{text}");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_written_in_pieces() {
+        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let text = logged(|| LogStream::stdout(log).take(&[b'x'; 3 * LINE_MAX + 1]));
+        assert_eq!(text.lines().count(), 4);
+    }
+}

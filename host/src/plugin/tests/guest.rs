@@ -67,8 +67,16 @@ impl Guest {
 
     /// Hands the component's core function `$name`, of this type, to the core module.
     pub(super) fn with_host(mut self, name: &str, ty: &str) -> Self {
-        self.core_imports.push_str(&format!("(import \"host\" \"{name}\" (func ${name} {ty}))\n"));
-        self.lowered.push_str(&format!("(export \"{name}\" (func ${name}))\n"));
+        self.core_imports.extend([
+            "(import \"host\" \"",
+            name,
+            "\" (func $",
+            name,
+            " ",
+            ty,
+            "))\n",
+        ]);
+        self.lowered.extend(["(export \"", name, "\" (func $", name, "))\n"]);
         self
     }
 
