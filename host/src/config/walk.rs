@@ -33,15 +33,12 @@ impl Walk<'_> {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             path.push(name.to_owned());
-            match fields.iter().find(|field| field.name == name) {
-                Some(field) => {
-                    let value = self.entry(key.span(), value, &field.shape, path);
-                    accepted.extend(value.map(|value| (name.to_owned(), value)));
-                }
-                None => {
-                    let report = self.unknown(key, fields, path);
-                    self.draft.reports.push(report);
-                }
+            if let Some(field) = fields.iter().find(|field| field.name == name) {
+                let value = self.entry(key.span(), value, &field.shape, path);
+                accepted.extend(value.map(|value| (name.to_owned(), value)));
+            } else {
+                let report = self.unknown(key, fields, path);
+                self.draft.reports.push(report);
             }
             path.pop();
         }
