@@ -16,6 +16,10 @@ use super::{
     shape::{Field, Shape},
 };
 
+/// Unknown keys for which the right one is searched. A file with more of them is not a
+/// file of settings, and searching would take longer than anybody waits.
+const SUGGESTIONS_MAX: usize = 1_000;
+
 /// Takes what fits of `file` into `draft`, and reports the rest.
 pub(super) fn file(draft: &mut Draft, source: &Arc<Source>, file: &DeTable<'_>) {
     let Shape::Table(fields) = Shape::root() else { return };
@@ -126,6 +130,9 @@ impl Walk<'_> {
             table => format!("unknown key {} in {}", quoted(name), quoted(&header(table))),
         };
         let report = Report::error(title).at(Some(place), "");
+        if self.draft.reports.len() > SUGGESTIONS_MAX {
+            return report;
+        }
         let names = || fields.iter().map(|field| field.name.as_str());
         if let Some(near) = nearest(name, names()) {
             return report.help(format!("did you mean `{near}`?"));

@@ -78,7 +78,9 @@ pub(super) fn demo(options: &Options) -> Result<(), Failure> {
     let admin = free("operators", Admin::default().listen);
     let settings = settings(source, origin.address(), http, admin, log);
     let node = Node::start(&settings, folder.path())?;
-    print(&greeting(node.http_addr(), node.admin_addr(), origin.address(), options.delay))?;
+    // Both are there: a node from settings has both surfaces.
+    let (http, admin) = (node.http_addr().unwrap_or(http), node.admin_addr().unwrap_or(admin));
+    print(&greeting(http, admin, origin.address(), options.delay))?;
     let stopped = node.run_until_signal();
     origin.stop();
     Ok(stopped?)
@@ -152,7 +154,49 @@ Ctrl-C ends it
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+        sync::Mutex,
+    };
+
     use super::*;
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("send");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("receive");
+        answer
+    }
+
+    #[test]
+    fn a_word_is_asked_of_the_origin_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("dict.wasm"), DICT).expect("write the plugin");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let tell = move |question: &str| seen.lock().expect("no panic").push(question.to_owned());
+        let manners = Manners::new(Duration::ZERO, Arc::new(tell));
+        let origin = Origin::start(Dictionary::bundled(), manners).expect("an origin");
+        let (http, admin) = (loopback(0), loopback(0));
+        let mut settings =
+            settings("dict.wasm".into(), origin.address(), http, admin, Log::default());
+        settings.wasm.cache_dir = folder.path().join("cache");
+        let node = Node::start(&settings, folder.path()).expect("a node");
+        let http = node.http_addr().expect("a front for clients");
+        for _ in 0..2 {
+            let answer = get(http, "/define/piston");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert!(answer.contains("turns a wheel."), "{answer}");
+        }
+        assert!(get(http, "/define/nonesuch").starts_with("HTTP/1.1 404 "));
+        node.stop().expect("a clean end");
+        origin.stop();
+        let asked = asked.lock().expect("no panic").clone();
+        assert_eq!(asked, ["DEFINE ! \"piston\"", "DEFINE ! \"nonesuch\""]);
+    }
 
     #[test]
     fn the_demos_settings_pass_every_check() {

@@ -1,0 +1,135 @@
+//! Standard output and error of a guest: lines in the log.
+//!
+//! What a language runtime prints when it panics arrives here, so standard error is
+//! written as warnings.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::{
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+use super::logging::GuestLog;
+use crate::plugin::bindings::contract::cachecluster::plugin::logging::Level;
+
+/// A line without an end is written when it has grown so long.
+const LINE_MAX: usize = 4 << 10;
+
+/// What one write may bring; the guest makes more of them.
+const WRITE_MAX: usize = 64 << 10;
+
+/// One of a guest's standard streams. Its clones continue one another's line.
+#[derive(Clone)]
+pub(super) struct LogStream {
+    log: Arc<GuestLog>,
+    level: Level,
+    stream: &'static str,
+    line: Arc<Mutex<Vec<u8>>>,
+}
+
+impl LogStream {
+    pub(super) fn stdout(log: Arc<GuestLog>) -> Self {
+        Self { log, level: Level::Info, stream: "stdout", line: Arc::default() }
+    }
+
+    pub(super) fn stderr(log: Arc<GuestLog>) -> Self {
+        Self { log, level: Level::Warn, stream: "stderr", line: Arc::default() }
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for piece in part.chunks(LINE_MAX) {
+                line.extend_from_slice(piece);
+                if line.ends_with(b"\n") || line.len() >= LINE_MAX {
+                    self.record(&line);
+                    line.clear();
+                }
+            }
+        }
+    }
+
+    fn record(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches(['\r', '\n']);
+        if !text.is_empty() {
+            let stream = [("stream".to_owned(), self.stream.to_owned())];
+            self.log.write(self.level, text, &stream);
+        }
+    }
+}
+
+impl Drop for LogStream {
+    fn drop(&mut self) {
+        // The last words of a guest that trapped may lack their newline.
+        if Arc::strong_count(&self.line) == 1 {
+            let line =
+                std::mem::take(&mut *self.line.lock().unwrap_or_else(PoisonError::into_inner));
+            self.record(&line);
+        }
+    }
+}
+
+impl IsTerminal for LogStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogStream {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    // The default would run a task for each stream.
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_MAX)
+    }
+}
+
+impl AsyncWrite for LogStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
