@@ -35,7 +35,7 @@ pub(super) fn http(text: &str) -> Result<(), Refusal> {
         );
     }
     let (host, port) = split_port(authority);
-    if port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) || port.is_none() {
+    if port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
         let name = host.strip_prefix("*.").unwrap_or(host);
         if is_host(name) && !(name != host && is_address(name)) {
             return Ok(());

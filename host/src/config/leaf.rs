@@ -44,7 +44,7 @@ pub(super) fn text(shape: &Shape, text: &str) -> Result<Value, Problem> {
         Shape::Address => address(text).map(|()| value()),
         Shape::Size(bounds) => {
             let size: ByteSize = text.parse().map_err(|error| unit_problem(text, &error))?;
-            within(bounds, &size, text, |size| size.to_string()).map(|()| value())
+            within(bounds, &size, text, ByteSize::to_string).map(|()| value())
         }
         Shape::Duration(bounds) => {
             let time = parse_duration(text).map_err(|error| unit_problem(text, &error))?;

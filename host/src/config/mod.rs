@@ -36,8 +36,8 @@ mod walk;
 
 pub use effective::effective;
 pub use read::Loaded;
-pub use report::{Place, Report, Reports, Severity};
-pub use shape::schema;
+pub use report::{Phase, Place, Report, Reports, Severity};
+pub use shape::{schema, schema_text};
 pub use template::{documentation, template};
 pub use units::ByteSize;
 
@@ -216,6 +216,20 @@ pub struct Plugin {
     pub config: BTreeMap<String, String>,
 }
 
+impl Plugin {
+    /// A plugin from `source` with the default limits and no grants.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            digest: None,
+            limits: Limits::default(),
+            network: Network::default(),
+            cache: CacheGrant::default(),
+            config: BTreeMap::new(),
+        }
+    }
+}
+
 /// What one call and one instance of a plugin may use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -317,6 +331,13 @@ pub struct Group {
     /// How the group caches.
     #[serde(default)]
     pub cache: Caching,
+}
+
+impl Group {
+    /// A group that `plugin` fills, with the default caching.
+    pub fn new(plugin: impl Into<String>) -> Self {
+        Self { plugin: plugin.into(), cache: Caching::default() }
+    }
 }
 
 /// How a group caches.

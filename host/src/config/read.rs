@@ -19,7 +19,7 @@ use super::{
     Config,
     draft::{Draft, Path as Keys},
     environment,
-    report::{Place, Report, Reports, Severity, Source, quoted, sort},
+    report::{Phase, Place, Report, Reports, Source, quoted},
     rules,
     shape::{Field, Shape},
     walk::{self, dotted, header},
@@ -56,7 +56,7 @@ impl Config {
         path: &Path,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Loaded, Reports> {
-        let text = read_file(path).map_err(Reports::one)?;
+        let text = read_file(path).map_err(|report| Reports::new(Phase::Parse, vec![report]))?;
         let base_dir = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
@@ -66,7 +66,6 @@ impl Config {
     }
 
     /// Reads `text` as [`Config::load`] reads a file; `name` stands for its path.
-    #[expect(clippy::should_implement_trait, reason = "it takes a name and an environment")]
     pub fn from_str(
         text: &str,
         name: &str,
@@ -77,10 +76,8 @@ impl Config {
         let source = Source::file(name, text);
         let (file, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            let mut reports: Vec<Report> =
-                errors.iter().map(|error| syntax(error, &source, text)).collect();
-            sort(&mut reports);
-            return Err(Reports(reports));
+            let reports = errors.iter().map(|error| syntax(error, &source, text)).collect();
+            return Err(Reports::new(Phase::Parse, reports));
         }
         let mut draft = Draft::default();
         walk::file(&mut draft, &source, file.get_ref());
@@ -104,13 +101,9 @@ impl Config {
 }
 
 /// Warnings alone, or everything.
-fn finish(mut draft: Draft) -> Result<Vec<Report>, Reports> {
-    sort(&mut draft.reports);
-    if draft.reports.iter().any(|report| report.severity() == Severity::Error) {
-        Err(Reports(draft.reports))
-    } else {
-        Ok(draft.reports)
-    }
+fn finish(draft: Draft) -> Result<Vec<Report>, Reports> {
+    let reports = Reports::new(Phase::Meaning, draft.reports);
+    if reports.errors() > 0 { Err(reports) } else { Ok(reports.into_warnings()) }
 }
 
 fn read_file(path: &Path) -> Result<String, Report> {
@@ -231,7 +224,9 @@ fn missing_keys<'s>(
     };
     match shape {
         Shape::Table(fields) => {
-            fields.iter().for_each(|field| below(&field.name, &field.shape, path));
+            for field in fields {
+                below(&field.name, &field.shape, path);
+            }
             let absent =
                 fields.iter().filter(|field| field.is_required && !table.contains_key(&field.name));
             missing.extend(

@@ -205,35 +205,64 @@ fn snippet<'a>(
         }))
 }
 
-/// Everything that makes settings unusable, in the order of the file.
+/// How far the reading of settings came before it found something wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The file could not be read, or is not TOML.
+    Parse,
+    /// It is TOML, and does not make sense as settings.
+    Meaning,
+}
+
+/// Everything that makes settings unusable, in the order of the file, with the warnings
+/// that stand among them.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{}", self.render(false))]
-pub struct Reports(pub(super) Vec<Report>);
+pub struct Reports {
+    phase: Phase,
+    reports: Vec<Report>,
+}
 
 impl Reports {
-    /// One report alone.
-    pub(super) fn one(report: Report) -> Self {
-        Self(vec![report])
+    /// Puts `reports` in the order of their places.
+    pub(super) fn new(phase: Phase, mut reports: Vec<Report>) -> Self {
+        sort(&mut reports);
+        Self { phase, reports }
+    }
+
+    /// How far the reading came.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How many of the reports are errors.
+    pub fn errors(&self) -> usize {
+        self.iter().filter(|report| report.severity() == Severity::Error).count()
+    }
+
+    /// What is left when there is no error.
+    pub(super) fn into_warnings(self) -> Vec<Report> {
+        self.reports
     }
 
     /// Each report.
     pub fn iter(&self) -> impl Iterator<Item = &Report> {
-        self.0.iter()
+        self.reports.iter()
     }
 
     /// All reports as text for people, with colour if wanted.
     pub fn render(&self, color: bool) -> String {
         let mut texts: Vec<String> =
-            self.0.iter().take(RENDERED_MAX).map(|report| report.render(color)).collect();
-        if self.0.len() > RENDERED_MAX {
-            texts.push(format!("error: {} more of these", self.0.len() - RENDERED_MAX));
+            self.reports.iter().take(RENDERED_MAX).map(|report| report.render(color)).collect();
+        if self.reports.len() > RENDERED_MAX {
+            texts.push(format!("error: {} more of these", self.reports.len() - RENDERED_MAX));
         }
         texts.join("\n\n")
     }
 }
 
 /// Puts reports in the order of their places; those without one come first.
-pub(super) fn sort(reports: &mut [Report]) {
+fn sort(reports: &mut [Report]) {
     reports.sort_by(|one, other| {
         let order = |report: &Report| {
             report.places.first().map(|(place, _)| {

@@ -3,7 +3,7 @@
 //! Every rule looks at values that were read and are well-formed. A rule about several
 //! settings is silent when one of them was refused already.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
@@ -42,8 +42,8 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn new(path: &[&'a str], value: impl ToString) -> Self {
-        Self { path: path.to_vec(), value: value.to_string() }
+    fn new(path: &[&'a str], value: impl fmt::Display) -> Self {
+        Self { path: path.to_vec(), value: format!("{value}") }
     }
 
     fn time(path: &[&'a str], value: Duration) -> Self {
@@ -68,10 +68,10 @@ fn relation(draft: &mut Draft, severity: Severity, title: String, parts: &[Part<
                 report = report.at(
                     Some(site.value.clone()),
                     format!("{} is {}", dotted(&part.path), part.value),
-                )
+                );
             }
             None => {
-                notes.push(format!("{} is {} unless set", quoted(&dotted(&part.path)), part.value))
+                notes.push(format!("{} is {} unless set", quoted(&dotted(&part.path)), part.value));
             }
         }
     }

@@ -154,6 +154,11 @@ pub fn schema() -> Value {
     schema
 }
 
+/// The JSON Schema as the text of a file.
+pub fn schema_text() -> String {
+    format!("{:#}\n", schema())
+}
+
 /// Brings what the derive writes to the subset that draft-04 shares.
 fn tidy(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
@@ -191,15 +196,8 @@ fn tidy(schema: &mut Value) {
 
 /// Settings in which every key is present.
 fn sample() -> Config {
-    let plugin = Plugin {
-        source: "x".into(),
-        digest: Some(String::new()),
-        limits: super::Limits::default(),
-        network: super::Network::default(),
-        cache: super::CacheGrant::default(),
-        config: BTreeMap::new(),
-    };
-    let group = Group { plugin: String::new(), cache: super::Caching::default() };
+    let plugin = Plugin { digest: Some(String::new()), ..Plugin::new("x") };
+    let group = Group::new("x");
     Config {
         plugins: BTreeMap::from([("x".to_owned(), plugin)]),
         groups: BTreeMap::from([("x".to_owned(), group)]),

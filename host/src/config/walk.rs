@@ -16,6 +16,10 @@ use super::{
     shape::{Field, Shape},
 };
 
+/// Unknown keys for which the right one is searched. A file with more of them is not a
+/// file of settings, and searching would take longer than anybody waits.
+const SUGGESTIONS_MAX: usize = 1_000;
+
 /// Takes what fits of `file` into `draft`, and reports the rest.
 pub(super) fn file(draft: &mut Draft, source: &Arc<Source>, file: &DeTable<'_>) {
     let Shape::Table(fields) = Shape::root() else { return };
@@ -33,15 +37,12 @@ impl Walk<'_> {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             path.push(name.to_owned());
-            match fields.iter().find(|field| field.name == name) {
-                Some(field) => {
-                    let value = self.entry(key.span(), value, &field.shape, path);
-                    accepted.extend(value.map(|value| (name.to_owned(), value)));
-                }
-                None => {
-                    let report = self.unknown(key, fields, path);
-                    self.draft.reports.push(report);
-                }
+            if let Some(field) = fields.iter().find(|field| field.name == name) {
+                let value = self.entry(key.span(), value, &field.shape, path);
+                accepted.extend(value.map(|value| (name.to_owned(), value)));
+            } else {
+                let report = self.unknown(key, fields, path);
+                self.draft.reports.push(report);
             }
             path.pop();
         }
@@ -129,6 +130,9 @@ impl Walk<'_> {
             table => format!("unknown key {} in {}", quoted(name), quoted(&header(table))),
         };
         let report = Report::error(title).at(Some(place), "");
+        if self.draft.reports.len() > SUGGESTIONS_MAX {
+            return report;
+        }
         let names = || fields.iter().map(|field| field.name.as_str());
         if let Some(near) = nearest(name, names()) {
             return report.help(format!("did you mean `{near}`?"));
