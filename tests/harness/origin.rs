@@ -88,13 +88,16 @@ impl Drop for Origin {
 
 /// An answer with a body, its length and further header lines.
 pub(crate) fn ok(headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
 /// An answer without a body.
 pub(crate) fn status(line: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
 async fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
