@@ -112,14 +112,14 @@ impl Plugin {
     }
 
     async fn load_here(&self, fill: Fill) -> Result<Outcome, FillError> {
-        let key = utf8(&fill.key)?.to_owned();
+        let key = utf8(&fill.key)?;
         let deadline = self.deadline(fill.deadline);
         let mut call = Call::begin(self);
         let conditional = fill.validator.is_some();
         let context = CallContext::of_one(&fill, deadline);
         let result = self
             .with_instance(nesting(&fill), deadline, async |instance| {
-                instance.get(&key, context, deadline).await
+                instance.get(key, context, deadline).await
             })
             .await;
         let result = match result {

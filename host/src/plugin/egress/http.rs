@@ -53,7 +53,7 @@ const IDLE_PER_HOST: usize = 16;
 
 /// What a guest may not set beside wasmtime's own list: headers that belong to a
 /// connection, and those that metadata services ask for.
-const FORBIDDEN_HEADERS: [HeaderName; 8] = [
+const FORBIDDEN_HEADERS: [HeaderName; 7] = [
     header::TE,
     header::TRAILER,
     HeaderName::from_static("metadata"),
@@ -61,7 +61,6 @@ const FORBIDDEN_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("x-aws-ec2-metadata-token"),
     HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"),
     HeaderName::from_static("x-google-metadata-request"),
-    HeaderName::from_static("x-forwarded-for"),
 ];
 
 type Answer =
@@ -394,5 +393,83 @@ impl Body for Bounded {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Network;
+
+    fn egress(http: &[&str], allow_private: &[&str]) -> Egress {
+        let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+        let network =
+            Network { http: text(http), allow_private: text(allow_private), ..Network::default() };
+        Egress::new(&"p".into(), &network).expect("grants")
+    }
+
+    fn permitted_to(egress: &Egress, url: &str) -> Result<(), Error> {
+        permitted(egress, &Url::parse(url).expect(url)).map(drop)
+    }
+
+    #[test]
+    fn only_granted_origins_get_a_client() {
+        let egress = egress(&["https://api.example.com", "http://10.0.0.5:8000"], &[]);
+        assert!(permitted_to(&egress, "https://api.example.com/x").is_ok());
+        for url in ["http://api.example.com/", "https://example.com/", "http://169.254.169.254/"] {
+            assert!(matches!(permitted_to(&egress, url), Err(Error::HttpRequestDenied)), "{url}");
+        }
+        let private = permitted_to(&egress, "http://10.0.0.5:8000/");
+        assert!(matches!(private, Err(Error::DestinationIpProhibited)));
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_refused() {
+        let egress = egress(&["https://api.example.com"], &[]);
+        for url in ["https://user@api.example.com/", "https://:secret@api.example.com/"] {
+            assert!(
+                matches!(permitted_to(&egress, url), Err(Error::HttpRequestUriInvalid)),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_disguised_loopback_address_is_refused() {
+        let granted = ["http://127.0.0.1", "http://[::1]", "http://[::ffff:127.0.0.1]"];
+        let egress = egress(&granted, &[]);
+        for url in
+            ["http://2130706433/", "http://0x7f.1/", "http://[::1]/", "http://[::ffff:7f00:1]/"]
+        {
+            let result = permitted_to(&egress, url);
+            assert!(matches!(result, Err(Error::DestinationIpProhibited)), "{url}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_sets_no_headers_of_the_connection_or_of_metadata_services() {
+        for name in ["connection", "host", "te", "transfer-encoding", "metadata-flavor", "metadata"]
+        {
+            assert!(is_forbidden(&HeaderName::from_static(name)), "{name}");
+        }
+        assert!(!is_forbidden(&header::AUTHORIZATION));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_timeout_goes_beyond_the_calls_deadline() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let patient = RequestOptions {
+            first_byte_timeout: Some(Duration::MAX),
+            between_bytes_timeout: Some(Duration::from_hours(1)),
+            ..RequestOptions::default()
+        };
+        let timing = Timing::new(patient, deadline);
+        assert_eq!((timing.response, timing.next_frame()), (deadline, deadline));
+        let hasty = RequestOptions {
+            connect_timeout: Some(Duration::ZERO),
+            first_byte_timeout: Some(Duration::from_millis(10)),
+            ..RequestOptions::default()
+        };
+        assert!(Timing::new(hasty, deadline).response < deadline);
     }
 }
