@@ -24,17 +24,20 @@
 //! [`net`](crate::net) is not doubled: natively it connects for real, so a
 //! test listens on port 0 of the loopback address.
 
+mod call;
+pub(crate) mod host;
+pub(crate) mod http;
+
+pub(crate) use call::Call;
+pub use call::{ContextBuilder, context};
+
+use crate::Error;
 use crate::cache;
 use crate::http::{Request, Response, Url};
 use crate::log::Level;
-use crate::{Context, Deadline, Error, Reason};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
-use std::time::Duration;
-
-/// How long a call has unless a test says otherwise.
-const REMAINING: Duration = Duration::from_secs(30);
 
 /// A record the getter logged.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -198,203 +201,11 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Begins a [`Context`]: a first try of a miss in the group `test`, with half
-/// a minute left.
-pub fn context() -> ContextBuilder {
-    ContextBuilder {
-        call: Call {
-            group: "test".into(),
-            deadline: Deadline::after(REMAINING),
-            attempt: 1,
-            reason: Reason::Miss,
-            validator: None,
-            traceparent: None,
-        },
-    }
-}
-
-/// A [`Context`] in the making.
-#[derive(Debug)]
-#[must_use]
-pub struct ContextBuilder {
-    call: Call,
-}
-
-impl ContextBuilder {
-    /// Names the group.
-    pub fn group(mut self, group: &str) -> Self {
-        self.call.group = group.into();
-        self
-    }
-
-    /// Leaves this much time, counted from now: it runs out like the host's.
-    pub fn remaining(mut self, remaining: Duration) -> Self {
-        self.call.deadline = Deadline::after(remaining);
-        self
-    }
-
-    /// Counts the tries, this one included.
-    pub fn attempt(mut self, attempt: u32) -> Self {
-        self.call.attempt = attempt;
-        self
-    }
-
-    /// Says why the host asks.
-    pub fn reason(mut self, reason: Reason) -> Self {
-        self.call.reason = reason;
-        self
-    }
-
-    /// Makes this the refresh of an entry with `validator`.
-    pub fn validator(mut self, validator: &str) -> Self {
-        self.call.validator = Some(validator.into());
-        self
-    }
-
-    /// Traces the call.
-    pub fn traceparent(mut self, traceparent: &str) -> Self {
-        self.call.traceparent = Some(traceparent.into());
-        self
-    }
-
-    /// The context.
-    #[must_use]
-    pub fn build(self) -> Context {
-        Context { call: self.call }
-    }
-}
-
-/// What stands behind a [`Context`] natively.
-#[derive(Debug)]
-pub(crate) struct Call {
-    group: String,
-    deadline: Deadline,
-    attempt: u32,
-    reason: Reason,
-    validator: Option<String>,
-    traceparent: Option<String>,
-}
-
-impl Call {
-    pub(crate) fn group(&self) -> String {
-        self.group.clone()
-    }
-
-    pub(crate) fn remaining(&self) -> Duration {
-        self.deadline.remaining()
-    }
-
-    pub(crate) fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    pub(crate) fn reason(&self) -> Reason {
-        self.reason
-    }
-
-    pub(crate) fn validator(&self) -> Option<String> {
-        self.validator.clone()
-    }
-
-    pub(crate) fn traceparent(&self) -> Option<String> {
-        self.traceparent.clone()
-    }
-}
-
-/// What the SDK's modules call in the place of the contract's imports.
-pub(crate) mod host {
-    use super::{Record, owned, series, with};
-    use crate::cache::Error as CacheError;
-    use crate::clock::nanoseconds;
-    use crate::log::Level;
-    use crate::{Context, Error};
-    use std::sync::OnceLock;
-    use std::time::Instant;
-
-    pub(crate) fn monotonic_now() -> u64 {
-        static START: OnceLock<Instant> = OnceLock::new();
-        nanoseconds(START.get_or_init(Instant::now).elapsed())
-    }
-
-    pub(crate) fn config_get(key: &str) -> Option<String> {
-        with(|state| state.config.get(key).cloned())
-    }
-
-    pub(crate) fn config_get_all() -> Vec<(String, String)> {
-        with(|state| state.config.clone().into_iter().collect())
-    }
-
-    pub(crate) fn log_enabled(_level: Level) -> bool {
-        true
-    }
-
-    pub(crate) fn log(level: Level, message: &str, fields: &[(&str, &str)]) {
-        let record = Record { level, message: message.to_owned(), fields: owned(fields) };
-        with(|state| state.records.push(record));
-    }
-
-    pub(crate) fn cache_peek(group: &str, key: &str) -> Result<Option<Vec<u8>>, CacheError> {
-        with(|state| match state.cached.get(&(group.to_owned(), key.to_owned())) {
-            Some(answer) => answer.clone(),
-            None if state.cached.keys().any(|(known, _)| known == group) => Ok(None),
-            None => Err(CacheError::NoSuchGroup),
-        })
-    }
-
-    pub(crate) fn cache_get(
-        ctx: &Context,
-        group: &str,
-        key: &str,
-    ) -> Result<Option<Vec<u8>>, CacheError> {
-        if ctx.remaining().is_zero() {
-            return Err(CacheError::Failed(Error::TimedOut.to_string()));
-        }
-        cache_peek(group, key)
-    }
-
-    pub(crate) fn counter_add(name: &str, delta: u64, labels: &[(&str, &str)]) {
-        with(|state| {
-            let sum = state.counters.entry(series(name, labels)).or_default();
-            *sum = sum.saturating_add(delta);
-        });
-    }
-
-    pub(crate) fn histogram_record(name: &str, value: f64, labels: &[(&str, &str)]) {
-        with(|state| {
-            state.histograms.entry(series(name, labels)).or_default().push(value);
-        });
-    }
-}
-
-/// HTTP as a test sees it.
-pub(crate) mod http {
-    use super::{Request, Response, Sent, Url, with};
-    use crate::{Deadline, Error};
-
-    pub(crate) fn send(
-        request: &Request,
-        _url: &Url<'_>,
-        _deadline: Deadline,
-    ) -> Result<Response, Error> {
-        let sent = Sent { url: request.url().to_owned(), headers: request.headers().to_vec() };
-        with(|state| {
-            state.sent.push(sent);
-            match state.http.get_mut(&Url::canonical(request.url())) {
-                Some(answers) if answers.len() > 1 => answers.pop_front(),
-                Some(answers) => answers.front().cloned(),
-                None => None,
-            }
-        })
-        .unwrap_or_else(|| {
-            let url = request.url();
-            Err(Error::internal(format!("the test has no answer for {url}: see Host::http")))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::call::REMAINING;
     use super::*;
+    use crate::Deadline;
     use crate::{config, log, metrics};
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! The key is the word; the value is its definitions in the first database
 //! that has it, exactly as the server sent them:
-//! - the text lines of a definition, without their CRLF and with a doubled
-//!   leading dot undone, are joined by `\n`; nothing follows the last line;
-//! - several definitions are separated by one blank line, that is by `\n\n`.
+//! - each text line of a definition, with a doubled leading dot undone, ends
+//!   with `\n` in the place of its CRLF;
+//! - several definitions are separated by one empty line.
 //!
 //! A word that no database has (552) is not found. One connection is made for
 //! each get, and one for each batch, over which the words are pipelined.

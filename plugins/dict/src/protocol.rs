@@ -197,7 +197,7 @@ impl<S: Read + Write> Session<S> {
                     let first = first_database.get_or_insert_with(|| database.to_owned());
                     let is_wanted = first == database;
                     if is_wanted && count > 0 {
-                        value.extend_from_slice(b"\n\n");
+                        value.push(b'\n');
                     }
                     self.text(is_wanted.then_some(&mut value))?;
                     count += 1;
@@ -221,7 +221,6 @@ impl<S: Read + Write> Session<S> {
 
     /// Reads text up to the dot that ends it, into `value` if there is one.
     fn text(&mut self, mut value: Option<&mut Vec<u8>>) -> Result<(), Failure> {
-        let mut is_first = true;
         loop {
             let line = self.line()?;
             // A leading dot of the text itself is doubled.
@@ -231,12 +230,9 @@ impl<S: Read + Write> Session<S> {
                 line => line,
             };
             if let Some(value) = &mut value {
-                if !is_first {
-                    value.push(b'\n');
-                }
                 value.extend_from_slice(line);
+                value.push(b'\n');
             }
-            is_first = false;
         }
     }
 

@@ -53,7 +53,7 @@ fn get(key: &str) -> Result<Outcome, Error> {
 fn a_word_is_found_with_the_configured_freshness() {
     let (host, server) = server(words);
     let _host = host.config("ttl", "24h").config("stale", "7d").config("client", "tests");
-    let entry = Entry::new("A disk.\n.")
+    let entry = Entry::new("A disk.\n.\n")
         .ttl(Duration::from_hours(24))
         .stale(Duration::from_hours(168))
         .content_type("text/plain; charset=utf-8");
@@ -115,7 +115,7 @@ fn a_batch_goes_over_one_connection() {
     let (_host, server) = server(words);
     let keys = ["piston", "a\rb", "zzqqx", "piston"].map(String::from);
     let answers = Dict::get_many(&keys, &testing::context().build()).unwrap();
-    assert!(matches!(&answers[0], Ok(Outcome::Found(entry)) if entry.value == b"A disk.\n."));
+    assert!(matches!(&answers[0], Ok(Outcome::Found(entry)) if entry.value == b"A disk.\n.\n"));
     assert!(matches!(&answers[1], Err(Error::InvalidKey(_))));
     assert_eq!(answers[2], Ok(Outcome::not_found()));
     assert_eq!(answers[3], answers[0]);

@@ -70,12 +70,12 @@ fn a_command_has_at_most_1024_bytes() {
 }
 
 #[test]
-fn lines_are_joined_by_line_feeds() {
+fn each_line_ends_with_a_line_feed() {
     let value = answer(
         "150 1 definitions retrieved\r\n151 \"a\" gcide \"The Dictionary\"\r\n\
          A\r\n\r\n   b  \r\n.\r\n250 ok\r\n",
     );
-    assert_eq!(value.unwrap().unwrap(), b"A\n\n   b  ");
+    assert_eq!(value.unwrap().unwrap(), b"A\n\n   b  \n");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_doubled_dot_is_undone() {
     let value = answer(
         "150 1 x\r\n151 \"a\" db \"d\"\r\n..\r\n...\r\n..hidden\r\n.odd\r\nin . side\r\n.\r\n250 ok\r\n",
     );
-    assert_eq!(value.unwrap().unwrap(), b".\n..\n.hidden\n.odd\nin . side");
+    assert_eq!(value.unwrap().unwrap(), b".\n..\n.hidden\n.odd\nin . side\n");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn definitions_of_one_database_are_separated_by_a_blank_line() {
     let value = answer(
         "150 2 x\r\n151 \"a\" db \"d\"\r\none\r\n.\r\n151 \"A\" db \"d\"\r\ntwo\r\n.\r\n250 ok\r\n",
     );
-    assert_eq!(value.unwrap().unwrap(), b"one\n\ntwo");
+    assert_eq!(value.unwrap().unwrap(), b"one\n\ntwo\n");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn only_the_first_database_counts() {
         "150 3 x\r\n151 \"a\" one \"d\"\r\n1\r\n.\r\n151 \"a\" two \"d\"\r\n2\r\n.\r\n\
          151 \"a\" one \"d\"\r\n3\r\n.\r\n250 ok\r\n",
     );
-    assert_eq!(value.unwrap().unwrap(), b"1\n\n3");
+    assert_eq!(value.unwrap().unwrap(), b"1\n\n3\n");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_empty_definition_is_a_value() {
 #[test]
 fn bare_line_feeds_and_bytes_that_are_no_text_are_taken_as_they_are() {
     let value = answer(b"150 1 x\n151 \"a\" db \"d\"\n\xff\xfe\n.\n250 ok\n");
-    assert_eq!(value.unwrap().unwrap(), b"\xff\xfe");
+    assert_eq!(value.unwrap().unwrap(), b"\xff\xfe\n");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_batch_is_answered_in_order_and_goes_on_after_a_refusal() {
     let commands = ["a", "b", "c", "d"].map(|word| define("!", word).unwrap());
     let answers = session.pipeline(&commands);
     assert!(matches!(answers[0], Ok(None)));
-    assert_eq!(answers[1].as_ref().unwrap().as_deref(), Some(b"B".as_slice()));
+    assert_eq!(answers[1].as_ref().unwrap().as_deref(), Some(b"B\n".as_slice()));
     assert!(matches!(answers[2], Err(Failure::Refused(_))));
     assert!(matches!(answers[3], Ok(None)));
     assert_eq!(session.stream.get_ref().heard, commands.concat().as_bytes());

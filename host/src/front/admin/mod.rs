@@ -1,0 +1,59 @@
+//! The surface for operators: health, metrics, status and purges.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | this table |
+//! | `GET /livez` | 200 while the process answers |
+//! | `GET /readyz` | 200, or 503 and the reason; `?verbose` lists every latch |
+//! | `GET /metrics` | every metric, in the text format of `OpenMetrics` |
+//! | `GET /status` | the node, its groups and its plugins, as JSON |
+//! | `DELETE /groups/{group}` | purges a whole group |
+//! | `DELETE /groups/{group}/keys/{key…}` | purges one key, written as clients write it |
+//!
+//! `HEAD` works wherever `GET` does. Errors are problem documents.
+//!
+//! Invariants:
+//! - a browser that a stranger's page drives cannot purge or read here: see [`guard`];
+//! - reading is cheap and never waits for a group, a plugin or a peer.
+//!
+//! There is no authentication: whoever reaches the address may purge.
+
+mod guard;
+mod routes;
+mod server;
+
+use std::{fmt, sync::Arc};
+
+use tokio::time::Instant;
+
+pub use server::{bind, serve};
+
+use super::Readiness;
+use crate::{group::Groups, metrics::Metrics};
+
+/// What the surface shows and acts upon.
+pub struct AdminState {
+    /// The groups of the node.
+    pub groups: Arc<Groups>,
+    /// The metrics of the node.
+    pub metrics: Metrics,
+    /// Whether the node wants traffic.
+    pub readiness: Readiness,
+    /// Describes the plugins, as a JSON value of its maker's choice.
+    pub plugins: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// When the node started.
+    pub started: Instant,
+}
+
+impl fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminState")
+            .field("groups", &self.groups)
+            .field("readiness", &self.readiness)
+            .field("started", &self.started)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

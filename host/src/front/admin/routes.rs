@@ -1,0 +1,172 @@
+//! From a request to its answer; the routes are listed in the module above.
+
+use std::net::IpAddr;
+
+use ::http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    request::Parts,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{
+    super::{body::ReplyBody, problem::Problem, target},
+    AdminState, guard,
+};
+use crate::group::Group;
+
+const READ: &str = "GET, HEAD";
+const PURGE: &str = "DELETE";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// What scrapers ask for; they parse by it.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const INDEX: &str = "\
+GET    /livez                       200 while the process answers
+GET    /readyz[?verbose]            200, or 503 and the reason
+GET    /metrics                     every metric
+GET    /status                      the node, its groups and its plugins
+DELETE /groups/{group}              purges a whole group
+DELETE /groups/{group}/keys/{key}   purges one key
+";
+
+/// The answer to a request without a body, which arrived at the address `local`.
+pub(super) fn respond(
+    state: &AdminState,
+    head: &Parts,
+    local: Option<IpAddr>,
+) -> Response<ReplyBody> {
+    let is_head = head.method == Method::HEAD;
+    route(state, head, local)
+        .unwrap_or_else(|problem| problem.reply(HeaderMap::new(), false))
+        .map(|body| if is_head { ReplyBody::empty() } else { body })
+}
+
+fn route(
+    state: &AdminState,
+    head: &Parts,
+    local: Option<IpAddr>,
+) -> Result<Response<ReplyBody>, Problem> {
+    let path = head.uri.path();
+    if !matches!(path, "/livez" | "/readyz") {
+        guard::check(&head.method, &head.uri, &head.headers, local)?;
+    }
+    if let Some(rest) = path.strip_prefix("/groups/") {
+        if head.method != Method::DELETE {
+            return Err(Problem::method(PURGE));
+        }
+        if head.uri.query().is_some() {
+            return Err(target::TargetError::Query.into());
+        }
+        return purge(state, rest);
+    }
+    let read: fn(&AdminState, &Parts) -> Response<ReplyBody> = match path {
+        "/" => |_, _| text(StatusCode::OK, TEXT, INDEX.to_owned()),
+        "/livez" => |_, _| text(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => |state, head| readyz(state, head.uri.query()),
+        "/metrics" => |state, _| metrics(state),
+        "/status" => |state, _| text(StatusCode::OK, JSON, format!("{:#}\n", status(state))),
+        _ => {
+            let detail = "see / for what is here; keys are served on the client port";
+            return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail));
+        }
+    };
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        Ok(read(state, head))
+    } else {
+        Err(Problem::method(READ))
+    }
+}
+
+fn readyz(state: &AdminState, query: Option<&str>) -> Response<ReplyBody> {
+    let reason = state.readiness.reason();
+    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_verbose = query.is_some_and(|query| {
+        query.split('&').any(|part| part.split('=').next() == Some("verbose"))
+    });
+    let answer = match reason {
+        _ if is_verbose => state.readiness.verbose(),
+        None => "ready\n".to_owned(),
+        Some(reason) => format!("{reason}\n"),
+    };
+    text(status, TEXT, answer)
+}
+
+fn metrics(state: &AdminState) -> Response<ReplyBody> {
+    for group in state.groups.all() {
+        group.observe();
+    }
+    text(StatusCode::OK, OPEN_METRICS, state.metrics.encode())
+}
+
+fn status(state: &AdminState) -> Value {
+    let groups: serde_json::Map<String, Value> =
+        state.groups.all().iter().map(|group| (group.name().to_owned(), describe(group))).collect();
+    let reason = state.readiness.reason();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": state.started.elapsed().as_secs(),
+        "ready": reason.is_none(),
+        "not_ready_because": reason,
+        "groups": groups,
+        "plugins": (state.plugins)(),
+    })
+}
+
+fn describe(group: &Group) -> Value {
+    let usage = group.usage();
+    json!({
+        "items": usage.items,
+        "bytes": usage.bytes,
+        "budget_bytes": usage.budget,
+        "evictions": usage.evictions,
+        "flights": usage.flights,
+        "settings": group.settings(),
+    })
+}
+
+/// Purges what `rest`, the path behind `/groups/`, names.
+fn purge(state: &AdminState, rest: &str) -> Result<Response<ReplyBody>, Problem> {
+    let (name, key) = match rest.split_once('/') {
+        None => (rest, None),
+        Some((name, key)) => {
+            let key = key.strip_prefix("keys/").ok_or_else(|| {
+                let detail = "purge /groups/{group}, or one key as /groups/{group}/keys/{key}";
+                Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+            })?;
+            (name, Some(key))
+        }
+    };
+    let name = target::name(name)?;
+    let group = state.groups.get(&name).ok_or_else(|| Problem::no_group(&name))?;
+    let purged = match key {
+        None => {
+            let items = group.usage().items;
+            group.purge_all();
+            json!({ "purged": { "group": name, "items": items } })
+        }
+        Some(key) => {
+            let key = target::decode(key)?;
+            let was_in_memory = group.purge(&key);
+            let key = String::from_utf8_lossy(&key);
+            json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } })
+        }
+    };
+    Ok(text(StatusCode::OK, JSON, format!("{purged:#}\n")))
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<ReplyBody> {
+    let mut headers = HeaderMap::new();
+    // A HEAD loses its body and keeps its length.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let mut response = Response::new(ReplyBody::from(Bytes::from(text)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,122 @@
+//! The body of a reply: a cached value without a copy, or a short text.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::value::Value;
+
+/// What a reply carries: nothing, or one chunk of known length.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyBody(Option<Chunk>);
+
+/// The bytes of a reply's body. A value stays where memory holds it.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    /// A cached value, from the byte `at` on.
+    Value {
+        /// The value, shared with memory.
+        value: Value,
+        /// How much of it has been sent.
+        at: usize,
+    },
+    /// Anything else.
+    Text(Bytes),
+}
+
+impl ReplyBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self(None)
+    }
+}
+
+impl From<Value> for ReplyBody {
+    fn from(value: Value) -> Self {
+        if value.body().is_empty() {
+            return Self::empty();
+        }
+        Self(Some(Chunk::Value { value, at: 0 }))
+    }
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(text: Bytes) -> Self {
+        if text.is_empty() {
+            return Self::empty();
+        }
+        Self(Some(Chunk::Text(text)))
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Chunk;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |chunk| chunk.remaining() as u64))
+    }
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.chunk().len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            // `advance` keeps `at` within the value.
+            Self::Value { value, at } => &value.body()[*at..],
+            Self::Text(text) => text,
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Value { value, at } => {
+                assert!(count <= value.body().len() - *at, "advanced past the end of a value");
+                *at += count;
+            }
+            Self::Text(text) => text.advance(count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_sent_from_where_memory_holds_it() {
+        let value = Value::new(b"hello");
+        let mut body = ReplyBody::from(value.clone());
+        assert_eq!(body.size_hint().exact(), Some(5));
+        let mut chunk = body.0.take().expect("a value has a chunk");
+        assert_eq!(chunk.chunk().as_ptr(), value.body().as_ptr());
+        chunk.advance(2);
+        assert_eq!((chunk.remaining(), chunk.chunk()), (3, &b"llo"[..]));
+        assert!(body.is_end_stream());
+    }
+
+    #[test]
+    fn an_empty_value_is_no_body_at_all() {
+        assert!(ReplyBody::from(Value::new(b"")).is_end_stream());
+        assert!(ReplyBody::from(Bytes::new()).is_end_stream());
+    }
+}
