@@ -8,20 +8,10 @@
 //!
 //! Redirects are handed to the guest, whose next request is checked like the first.
 
-use std::{
-    error::Error as StdError,
-    future::Future,
-    io,
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{error::Error as StdError, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderName, Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyDataStream, BodyExt};
 use reqwest::{
     Client, Url,
@@ -30,17 +20,14 @@ use reqwest::{
 };
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
     WasiHttpHooks,
 };
 
-use super::{AddressFilter, Denials, Egress, grant};
+use super::{AddressFilter, Denials, Egress, body::Bounded, grant};
 
 /// Time to connect, TLS included. A host that takes longer is down for a cache.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,30 +139,10 @@ async fn exchange(
     if response.content_length().is_some_and(|length| length > egress.response_max) {
         return Err(Error::HttpResponseBodySize(response.content_length()));
     }
-    let left = egress.response_max;
     Ok(Response::from(response).map(|body| {
-        Bounded {
-            body: Some(body),
-            left,
-            overdue: Box::pin(sleep_until(timing.next_frame())),
-            deadline: timing.deadline,
-            between_bytes: timing.between_bytes,
-            _permit: permit,
-        }
-        .boxed_unsync()
+        Bounded::new(body, egress.response_max, timing.deadline, timing.between_bytes, permit)
+            .boxed_unsync()
     }))
-}
-
-impl Timing {
-    fn next_frame(&self) -> Instant {
-        frame_deadline(self.deadline, self.between_bytes)
-    }
-}
-
-fn frame_deadline(deadline: Instant, between_bytes: Option<Duration>) -> Instant {
-    between_bytes
-        .and_then(|between| Instant::now().checked_add(between))
-        .map_or(deadline, |next| next.min(deadline))
 }
 
 /// The client for `url`, if the grants cover it.
@@ -293,7 +260,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 }
 
 /// The client's error as a guest may see it.
-fn translate(error: &reqwest::Error) -> Error {
+pub(super) fn translate(error: &reqwest::Error) -> Error {
     if find::<Prohibited>(error).is_some() {
         return Error::DestinationIpProhibited;
     }
@@ -328,77 +295,9 @@ fn translate(error: &reqwest::Error) -> Error {
     }
 }
 
-/// A response's body, which ends at a size, at the deadline, or when its sender falls
-/// silent. The connection goes with it.
-struct Bounded {
-    body: Option<reqwest::Body>,
-    left: u64,
-    overdue: Pin<Box<Sleep>>,
-    deadline: Instant,
-    between_bytes: Option<Duration>,
-    /// Counts the exchange as under way.
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Bounded {
-    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.body = None;
-        Poll::Ready(Some(Err(error)))
-    }
-}
-
-impl Body for Bounded {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-        let frame = match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.overdue.as_mut().poll(cx));
-                return self.fail(Error::ConnectionReadTimeout);
-            }
-        };
-        match frame {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let Some(left) = self.left.checked_sub(bytes) else {
-                    return self.fail(Error::HttpResponseBodySize(None));
-                };
-                self.left = left;
-                if self.between_bytes.is_some() {
-                    let next = frame_deadline(self.deadline, self.between_bytes);
-                    self.overdue.as_mut().reset(next);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                let error = translate(&error);
-                self.fail(error)
-            }
-            None => {
-                self.body = None;
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::body::frame_deadline, *};
     use crate::config::Network;
 
     fn egress(http: &[&str], allow_private: &[&str]) -> Egress {
@@ -464,7 +363,10 @@ mod tests {
             ..RequestOptions::default()
         };
         let timing = Timing::new(patient, deadline);
-        assert_eq!((timing.response, timing.next_frame()), (deadline, deadline));
+        assert_eq!(
+            (timing.response, frame_deadline(timing.deadline, timing.between_bytes)),
+            (deadline, deadline)
+        );
         let hasty = RequestOptions {
             connect_timeout: Some(Duration::ZERO),
             first_byte_timeout: Some(Duration::from_millis(10)),
