@@ -128,8 +128,10 @@ async fn a_stale_definition_is_served_while_the_server_is_down() {
     let node = node(dictd.addr(), "ttl = \"200ms\"\ngrace = \"1h\"");
     let fresh = define(&node, "piston").await;
     dictd.kill();
-    let is_stale = |answer: &Response| answer.header("cache-status").contains("stale")
-        || answer.header("cache-status").contains("ttl=-");
+    let is_stale = |answer: &Response| {
+        answer.header("cache-status").contains("stale")
+            || answer.header("cache-status").contains("ttl=-")
+    };
     until("the definition is stale", || async { is_stale(&define(&node, "piston").await) }).await;
     let errors = "cachecluster_fills_total{group=\"define\",outcome=\"error\"}";
     until("a refresh fails", || async { node.metric(errors).await >= 1.0 }).await;

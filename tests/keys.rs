@@ -124,7 +124,8 @@ async fn what_the_origin_says_about_caching_is_honoured() {
         ),
     })
     .await;
-    let node = stampede::node(origin.addr(), "ttl_jitter = 0.0\nbackoff = \"1h\"\nbackoff_max = \"1h\"");
+    let node =
+        stampede::node(origin.addr(), "ttl_jitter = 0.0\nbackoff = \"1h\"\nbackoff_max = \"1h\"");
     for _ in 0..2 {
         assert_eq!(node.get("/items/private").await.status, 200);
     }
@@ -149,7 +150,9 @@ async fn clients_revalidate_with_the_entity_tag() {
     let first = node.get("/items/k").await;
     let tag = first.header("etag").to_owned();
     let ask = |condition: String| {
-        let head = format!("GET /items/k HTTP/1.1\r\nhost: x\r\nconnection: close\r\nif-none-match: {condition}\r\n\r\n");
+        let head = format!(
+            "GET /items/k HTTP/1.1\r\nhost: x\r\nconnection: close\r\nif-none-match: {condition}\r\n\r\n"
+        );
         async move { client::exchange(node.http, head.as_bytes()).await }
     };
     let same = ask(format!("\"other\", W/{tag}")).await;

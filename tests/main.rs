@@ -5,3 +5,9 @@
 //! system chooses or on loopback addresses of the test's own.
 
 mod architecture;
+mod dictionary;
+mod harness;
+mod keys;
+mod memory;
+mod operations;
+mod stampede;

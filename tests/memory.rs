@@ -1,11 +1,6 @@
 //! The budget is the truth: the process grows as the config's number says.
 
-use std::{
-    fs,
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, process::Command, sync::Arc, time::Duration};
 
 use cachecluster::{
     config::{ByteSize, Caching},
@@ -91,7 +86,6 @@ fn flow() {
 /// Bytes of this process in memory.
 fn resident_bytes() -> u64 {
     let text = fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: u64 =
-        text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
     pages * 4_096
 }

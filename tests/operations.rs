@@ -161,7 +161,8 @@ fn a_component_that_is_none_is_refused_with_the_reason() {
 #[test]
 fn a_component_with_another_digest_is_refused() {
     let digest = format!("digest = \"sha256:{}\"", "0".repeat(64));
-    let config = plugin_config(&component("dict")).replace("[plugins.dict]", &format!("[plugins.dict]\n{digest}"));
+    let config = plugin_config(&component("dict"))
+        .replace("[plugins.dict]", &format!("[plugins.dict]\n{digest}"));
     let (code, text) = refusal(&config);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("sha256:"), "{text}");

@@ -5,12 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpStream,
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::watch, task::JoinSet};
 
 use crate::harness::{
     client,

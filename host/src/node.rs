@@ -150,6 +150,9 @@ impl NodeBuilder {
             .transpose()
             .context("start the [http] threads")?;
         latch.release();
+        let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
+        let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
+        info!(http, admin, "Serving.");
         Ok(Node { groups, readiness, clients, operators, plugins: plugins.host, control })
     }
 

@@ -3,10 +3,7 @@
 //! An ordinary client tidies up what it is given; these tests must be able to send
 //! `a//b`, `../x` and worse.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,35 +15,36 @@ use super::PATIENCE;
 
 /// An answer, read to its end.
 #[derive(Clone, Debug)]
-pub struct Response {
-    pub status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     /// By lower-case name; the last one where a name comes twice.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// `GET` of `target`, sent as it stands.
-pub async fn get(addr: SocketAddr, target: &str) -> Response {
+pub(crate) async fn get(addr: SocketAddr, target: &str) -> Response {
     request(addr, "GET", target).await
 }
 
 /// A request without a body; `target` is sent as it stands.
-pub async fn request(addr: SocketAddr, method: &str, target: &str) -> Response {
-    let head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+pub(crate) async fn request(addr: SocketAddr, method: &str, target: &str) -> Response {
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     exchange(addr, head.as_bytes()).await
 }
 
@@ -54,7 +52,7 @@ pub async fn request(addr: SocketAddr, method: &str, target: &str) -> Response {
 ///
 /// # Panics
 /// When there is no whole answer within [`PATIENCE`].
-pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Response {
+pub(crate) async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Response {
     timeout(PATIENCE, async {
         let mut stream = TcpStream::connect(addr).await.expect("a listener");
         stream.write_all(bytes).await.expect("to send a request");

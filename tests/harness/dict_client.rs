@@ -12,10 +12,10 @@ use tokio::{
 use super::PATIENCE;
 
 /// A connection to a DICT server.
-pub struct DictClient(BufReader<TcpStream>);
+pub(crate) struct DictClient(BufReader<TcpStream>);
 
 impl DictClient {
-    pub async fn connect(addr: SocketAddr) -> Self {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a DICT server");
         let mut client = Self(BufReader::new(stream));
         assert!(client.line().await.starts_with(b"220 "));
@@ -25,7 +25,7 @@ impl DictClient {
     /// All definitions of `word` in the first database that has it: each line as the
     /// server sent it, ended by `\n`, with an empty line between definitions. `None`
     /// when there is none.
-    pub async fn define(&mut self, word: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn define(&mut self, word: &str) -> Option<Vec<u8>> {
         let quoted = word.replace('\\', "\\\\").replace('"', "\\\"");
         let command = format!("DEFINE ! \"{quoted}\"\r\n");
         self.0.write_all(command.as_bytes()).await.expect("to send a command");

@@ -18,7 +18,7 @@ const INDEX: &str = "/usr/share/dictd/gcide.index";
 const DATA: &str = "/usr/share/dictd/gcide.dict.dz";
 
 /// `dictd` on a loopback address of its own, until dropped.
-pub struct Dictd {
+pub(crate) struct Dictd {
     addr: SocketAddr,
     folder: TempDir,
     process: Option<Child>,
@@ -26,7 +26,7 @@ pub struct Dictd {
 
 /// Whether the server and its dictionary are installed. Where `CI` is set they must
 /// be: there, a test that is skipped has not passed.
-pub fn installed() -> bool {
+pub(crate) fn installed() -> bool {
     let there = [PROGRAM, INDEX, DATA].iter().all(|path| Path::new(path).exists());
     assert!(
         there || std::env::var_os("CI").is_none(),
@@ -40,7 +40,7 @@ pub fn installed() -> bool {
 
 impl Dictd {
     /// Starts the server and waits until it answers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // An address for each server of this process, so that they never meet.
         static SERVERS: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -49,7 +49,9 @@ impl Dictd {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(
             folder.path().join("dictd.conf"),
-            format!("global {{ listen_to {host} }}\ndatabase gcide {{ data {DATA}\n index {INDEX} }}\n"),
+            format!(
+                "global {{ listen_to {host} }}\ndatabase gcide {{ data {DATA}\n index {INDEX} }}\n"
+            ),
         )
         .expect("to write the configuration");
         let mut dictd = Self { addr, folder, process: None };
@@ -57,12 +59,12 @@ impl Dictd {
         dictd
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Kills the server, as `kill -9` does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().ok();
             process.wait().ok();
@@ -70,7 +72,7 @@ impl Dictd {
     }
 
     /// Starts the server again, at the address it had.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.kill();
         let folder = self.folder.path();
         let process = Command::new(PROGRAM)
@@ -97,7 +99,7 @@ impl Drop for Dictd {
 }
 
 /// `count` headwords of the dictionary, taken evenly from all over it.
-pub fn headwords(count: usize) -> Vec<String> {
+pub(crate) fn headwords(count: usize) -> Vec<String> {
     let index = fs::read(INDEX).expect("the index");
     let words: Vec<_> = index
         .split(|byte| *byte == b'\n')

@@ -3,12 +3,12 @@
 //! Whatever is started is ended when its handle is dropped, so that a failing test
 //! leaves nothing behind. Waits are on conditions, with one generous bound.
 
-pub mod client;
-pub mod dict_client;
-pub mod dictd;
-pub mod node;
-pub mod origin;
-pub mod proxy;
+pub(crate) mod client;
+pub(crate) mod dict_client;
+pub(crate) mod dictd;
+pub(crate) mod node;
+pub(crate) mod origin;
+pub(crate) mod proxy;
 
 use std::{
     future::Future,
@@ -17,13 +17,13 @@ use std::{
 
 /// How long a test waits for something that should happen at once: far beyond what a
 /// busy machine needs, and short enough to report a hang.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
 /// When it does not within [`PATIENCE`].
-pub async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
+pub(crate) async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = bool>,
 {

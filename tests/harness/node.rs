@@ -16,23 +16,22 @@ use tempfile::TempDir;
 use super::{PATIENCE, client, client::Response, until};
 
 /// A node, killed when dropped.
-pub struct Node {
-    pub http: SocketAddr,
-    pub admin: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
     _folder: TempDir,
 }
 
 /// A node that is still to be started.
-pub struct Builder {
+pub(crate) struct Builder {
     config: String,
-    environment: Vec<(String, String)>,
 }
 
 /// A component of this repository: the one that is checked in, or one that has just
 /// been built, where `CACHECLUSTER_TEST_PLUGINS` names the folder it was built into.
-pub fn component(name: &str) -> PathBuf {
+pub(crate) fn component(name: &str) -> PathBuf {
     let file = format!("{name}.wasm");
     match std::env::var_os("CACHECLUSTER_TEST_PLUGINS") {
         Some(folder) => PathBuf::from(folder).join(file),
@@ -41,7 +40,7 @@ pub fn component(name: &str) -> PathBuf {
 }
 
 /// The command that users run.
-pub fn cachecluster() -> Command {
+pub(crate) fn cachecluster() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachecluster"));
     command.env_remove("CACHECLUSTER_CONFIG").env_remove("NO_COLOR").stdin(Stdio::null());
     command
@@ -49,22 +48,22 @@ pub fn cachecluster() -> Command {
 
 impl Node {
     /// A node with this config, on ports of loopback that the system chooses.
-    pub fn with(config: impl Into<String>) -> Builder {
-        Builder { config: config.into(), environment: Vec::new() }
+    pub(crate) fn with(config: impl Into<String>) -> Builder {
+        Builder { config: config.into() }
     }
 
     /// `GET` of a client, sent as it stands.
-    pub async fn get(&self, target: &str) -> Response {
+    pub(crate) async fn get(&self, target: &str) -> Response {
         client::get(self.http, target).await
     }
 
     /// `GET` of an operator.
-    pub async fn admin(&self, target: &str) -> Response {
+    pub(crate) async fn admin(&self, target: &str) -> Response {
         client::get(self.admin, target).await
     }
 
     /// The value of one metric, named with its labels as it is exported.
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.admin("/metrics").await.text();
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
@@ -72,24 +71,24 @@ impl Node {
     }
 
     /// What the node has written to its log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().expect("the log").join("\n")
     }
 
     /// Waits until the log has a line with `text`.
-    pub async fn logged(&self, text: &str) {
+    pub(crate) async fn logged(&self, text: &str) {
         until(&format!("the log says {text:?}"), || async { self.log().contains(text) }).await;
     }
 
     /// Sends a signal, by the name that `kill` knows it by.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status().expect("to run kill");
         assert!(sent.success());
     }
 
     /// Waits for the node to end by itself.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait().expect("to ask for the process") {
@@ -99,30 +98,14 @@ impl Node {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
-
-    /// Bytes of the node's process in memory.
-    pub fn resident_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/smaps_rollup", self.process.id());
-        let text = fs::read_to_string(path).expect("the process's memory");
-        let line = text.lines().find(|line| line.starts_with("Rss:")).expect("a line for Rss");
-        let kib: u64 =
-            line.split_whitespace().nth(1).and_then(|it| it.parse().ok()).expect("a number");
-        kib * 1_024
-    }
 }
 
 impl Builder {
-    /// Sets a variable in the node's environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Starts the node and waits until it serves.
     ///
     /// # Panics
     /// With the node's log, when it ends instead.
-    pub fn start(self) -> Node {
+    pub(crate) fn start(self) -> Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("cachecluster.toml");
         let ports = "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
@@ -131,7 +114,6 @@ impl Builder {
         let mut process = cachecluster()
             .args(["serve", "--config"])
             .arg(&path)
-            .envs(self.environment)
             // Components are compiled once for all tests of a run.
             .env("XDG_CACHE_HOME", cache_folder())
             .stdout(Stdio::null())

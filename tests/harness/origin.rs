@@ -17,19 +17,19 @@ use tokio::{
 
 /// What the origin was asked: the target and the headers' lines.
 #[derive(Debug)]
-pub struct Asked {
-    pub target: String,
-    pub headers: Vec<String>,
+pub(crate) struct Asked {
+    pub(crate) target: String,
+    pub(crate) headers: Vec<String>,
 }
 
 impl Asked {
-    pub fn has_header(&self, line: &str) -> bool {
+    pub(crate) fn has_header(&self, line: &str) -> bool {
         self.headers.iter().any(|header| header.eq_ignore_ascii_case(line))
     }
 }
 
 /// Answers every request with what a function makes of it, until dropped.
-pub struct Origin {
+pub(crate) struct Origin {
     addr: SocketAddr,
     requests: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
@@ -38,13 +38,13 @@ pub struct Origin {
 impl Origin {
     /// Listens on a free port of loopback. `answer` gives all bytes of an answer, its
     /// status line included; the connection ends after them.
-    pub async fn start(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let (_always, open) = watch::channel(true);
         Self::gated(open, answer).await
     }
 
     /// As [`Origin::start`], and answers nobody before `open` is true.
-    pub async fn gated(
+    pub(crate) async fn gated(
         open: watch::Receiver<bool>,
         answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
@@ -70,12 +70,12 @@ impl Origin {
         Self { addr, requests, accepting }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Requests so far.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
@@ -87,13 +87,13 @@ impl Drop for Origin {
 }
 
 /// An answer with a body, its length and further header lines.
-pub fn ok(headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
 /// An answer without a body.
-pub fn status(line: &str) -> Vec<u8> {
+pub(crate) fn status(line: &str) -> Vec<u8> {
     format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n").into_bytes()
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// Forwards connections to one address until dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
@@ -23,7 +23,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens on a free port of loopback and forwards to `target`.
-    pub async fn start(target: SocketAddr) -> Self {
+    pub(crate) async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
@@ -42,12 +42,12 @@ impl Proxy {
         Self { addr, connections, accepting }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Connections so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }

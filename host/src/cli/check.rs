@@ -11,7 +11,10 @@ use cachecluster::{
     node::Node,
 };
 
-use super::{Exit, Failure, load, output::print};
+use super::{
+    Exit, Failure, load,
+    output::{chain, print},
+};
 
 /// Checks the settings in `file` and loads its plugins.
 pub(super) fn check(file: &Path) -> Result<(), Failure> {
@@ -37,7 +40,7 @@ pub(super) fn check(file: &Path) -> Result<(), Failure> {
             Ok(digest) => _ = writeln!(text, "✓ plugin   {name}  {digest}"),
             Err(error) => {
                 failures += 1;
-                _ = writeln!(text, "✗ plugin   {name}  {error:#}");
+                _ = writeln!(text, "✗ plugin   {name}  {}", chain(error));
             }
         }
     }

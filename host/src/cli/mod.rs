@@ -23,7 +23,7 @@ use cachecluster::config::{Config, Loaded, Log, LogFormat, Reports};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use exit::Exit;
-use output::{complain, is_colored};
+use output::{chain, complain, is_colored};
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "cachecluster.toml";
@@ -128,7 +128,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             if is_broken_pipe(&error) {
                 return Exit::Ok;
             }
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {}", chain(&error)));
             Exit::Failed
         }
     }
