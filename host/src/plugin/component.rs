@@ -110,8 +110,12 @@ fn is_text(bytes: &[u8]) -> bool {
 
 /// Compiles `source`. Takes seconds for a large component: not for a serving thread.
 pub(super) fn compile(engine: &Engine, source: &Source) -> Result<Component, Problem> {
-    let component = Component::from_binary(engine, &source.bytes)
-        .map_err(|error| Problem::Invalid(chain_text(&error)))?;
+    let component = Component::from_binary(engine, &source.bytes).map_err(|error| {
+        let text = chain_text(&error);
+        // The pool's own check, whose error has no type of its own.
+        let is_too_much = text.contains("exceeds the") && !text.contains("(at offset");
+        if is_too_much { Problem::Resources(text) } else { Problem::Invalid(text) }
+    })?;
     // Now rather than with the first call.
     component
         .initialize_copy_on_write_image()

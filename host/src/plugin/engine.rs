@@ -150,10 +150,11 @@ mod tests {
 
     #[test]
     fn a_node_without_address_space_for_the_pool_maps_instances_one_by_one() {
+        let directory = tempfile::tempdir().expect("a directory");
         let settings = Wasm {
             // 2^31 instances of 8 GiB each are more than any address space.
             instances_max: i32::MAX.unsigned_abs() / CORE_INSTANCES - INSTANCES_SPARE,
-            cache_dir: tempfile::tempdir().expect("a directory").keep(),
+            cache_dir: directory.path().into(),
             ..Wasm::default()
         };
         let engine = start(&settings).expect("an engine");
@@ -162,8 +163,8 @@ mod tests {
 
     #[test]
     fn the_default_settings_get_a_pool() {
-        let settings =
-            Wasm { cache_dir: tempfile::tempdir().expect("a directory").keep(), ..Wasm::default() };
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings = Wasm { cache_dir: directory.path().into(), ..Wasm::default() };
         let engine = start(&settings).expect("an engine");
         assert!(engine.pooling_allocator_metrics().is_some());
     }

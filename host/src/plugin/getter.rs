@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    admission::{Admission, Refused},
+    admission::Admission,
     answer,
     bindings::{TRACK, types},
     fault::Fault,
@@ -28,6 +28,7 @@ use super::{
     imports::CallContext,
     instance::{Answer, Instance},
     status::{ExportStatus, InstanceStatus, PluginStatus, Stats},
+    tally::{Busy, Call, Failure, is_found},
 };
 use crate::{
     group::{BoxFuture, Fill, FillError, Getter, Outcome},
@@ -112,14 +113,14 @@ impl Plugin {
     }
 
     async fn load_here(&self, fill: Fill) -> Result<Outcome, FillError> {
-        let key = utf8(&fill.key)?.to_owned();
+        let key = utf8(&fill.key)?;
         let deadline = self.deadline(fill.deadline);
-        let mut call = Call::begin(self);
+        let mut call = Call::begin(&self.stats, &self.metrics);
         let conditional = fill.validator.is_some();
         let context = CallContext::of_one(&fill, deadline);
         let result = self
             .with_instance(nesting(&fill), deadline, async |instance| {
-                instance.get(&key, context, deadline).await
+                instance.get(key, context, deadline).await
             })
             .await;
         let result = match result {
@@ -166,7 +167,7 @@ impl Plugin {
         if count == 0 {
             return Some(Vec::new());
         }
-        let mut call = Call::begin(self);
+        let mut call = Call::begin(&self.stats, &self.metrics);
         let result = self
             .with_instance(depth, deadline, async |instance| {
                 match instance.get_many(&keys, context, deadline).await {
@@ -217,7 +218,7 @@ impl Plugin {
         call: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Failure> {
         let _permit = self.admission.enter(depth, deadline).await.map_err(Failure::Refused)?;
-        let _busy = Busy::new(self);
+        let _busy = Busy::new(&self.stats, &self.metrics);
         let fault = |fault: Fault| {
             self.stats.faulted(self.name(), fault.to_string());
             Failure::Faulted(fault)
@@ -349,110 +350,5 @@ async fn sweep(plugin: Weak<Plugin>, idle: Duration) {
         tokio::time::sleep((idle / 4).clamp(SWEEP_MIN, SWEEP_MAX)).await;
         let Some(plugin) = plugin.upgrade() else { return };
         plugin.generation.pool.sweep(idle);
-    }
-}
-
-/// Why a call has no value.
-#[derive(Debug)]
-enum Failure {
-    /// It was not begun.
-    Refused(Refused),
-    /// It cost its instance, or its answer was out of bounds.
-    Faulted(Fault),
-    /// The plugin answered with an error of its own.
-    Answered(FillError),
-}
-
-impl Failure {
-    fn into_fill_error(self) -> FillError {
-        match self {
-            Self::Refused(Refused::Full) => FillError::Overloaded(self.to_string()),
-            Self::Refused(Refused::Deadline) => FillError::TimedOut(self.to_string()),
-            Self::Faulted(fault) => fault.into(),
-            Self::Answered(error) => error,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(Refused::Full) => f.write_str(
-                "all instances of the plugin are busy and its queue is full (limits.instances, \
-                 limits.queue)",
-            ),
-            Self::Refused(Refused::Deadline) => f.write_str(
-                "no instance of the plugin became free in time (limits.instances, limits.timeout)",
-            ),
-            Self::Faulted(fault) => fault.fmt(f),
-            Self::Answered(error) => error.fmt(f),
-        }
-    }
-}
-
-fn is_found(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::NotFound(_))
-}
-
-/// Counts one call, whatever becomes of it.
-struct Call<'a> {
-    plugin: &'a Plugin,
-    began: Instant,
-    ended: bool,
-}
-
-impl<'a> Call<'a> {
-    fn begin(plugin: &'a Plugin) -> Self {
-        plugin.stats.calls.fetch_add(1, Relaxed);
-        Self { plugin, began: Instant::now(), ended: false }
-    }
-
-    /// `Ok(false)`: there is no such key.
-    fn end(&mut self, result: Result<bool, &Failure>) {
-        self.ended = true;
-        let metrics = &self.plugin.metrics;
-        metrics.seconds.observe(self.began.elapsed().as_secs_f64());
-        match result {
-            Ok(true) => &metrics.ok,
-            Ok(false) => &metrics.not_found,
-            Err(Failure::Answered(_)) => &metrics.error,
-            Err(Failure::Refused(Refused::Full) | Failure::Faulted(Fault::NoSlot)) => {
-                &metrics.rejected
-            }
-            Err(
-                Failure::Refused(Refused::Deadline)
-                | Failure::Faulted(Fault::Deadline(_) | Fault::Cpu(_)),
-            ) => &metrics.deadline,
-            Err(Failure::Faulted(Fault::Broken(_) | Fault::Init(_))) => &metrics.trap,
-        }
-        .inc();
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        // The caller gave up first: its deadline was the earlier one.
-        if !self.ended {
-            self.plugin.metrics.seconds.observe(self.began.elapsed().as_secs_f64());
-            self.plugin.metrics.deadline.inc();
-        }
-    }
-}
-
-/// Counts one instance as serving a call.
-struct Busy<'a>(&'a Plugin);
-
-impl<'a> Busy<'a> {
-    fn new(plugin: &'a Plugin) -> Self {
-        plugin.stats.busy.fetch_add(1, Relaxed);
-        plugin.metrics.instances_busy.inc();
-        Self(plugin)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.stats.busy.fetch_sub(1, Relaxed);
-        self.0.metrics.instances_busy.dec();
     }
 }

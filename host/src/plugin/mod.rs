@@ -9,7 +9,7 @@
 //! - `component`, `generation`: from a file to something that can be instantiated.
 //! - `store`, `limiter`, `instance`: one live instance and the limits it runs in.
 //! - `pool`, `admission`, `getter`: many of them as the [`crate::group::Getter`] of a group.
-//! - `answer`, `fault`: what comes back, checked and put into words.
+//! - `answer`, `fault`, `tally`: what comes back, checked and put into words.
 //! - `imports`, `egress`: what a guest may call, and reach.
 //!
 //! Invariants:
@@ -36,6 +36,7 @@ mod limiter;
 mod pool;
 mod status;
 mod store;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod text;

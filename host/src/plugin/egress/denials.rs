@@ -31,12 +31,14 @@ impl Denials {
 
     /// An HTTP request to an origin that is not granted.
     pub(super) fn http(&self, origin: &str) {
-        self.tell(origin, &format!("{} http = [\"{origin}\"]", self.section()));
+        let origin = plain(origin);
+        self.tell(&origin, &format!("{} http = [\"{origin}\"]", self.section()));
     }
 
     /// A TCP connection or a lookup that is not granted.
     pub(super) fn tcp(&self, destination: &str) {
-        self.tell(destination, &format!("{} tcp = [\"{destination}\"]", self.section()));
+        let destination = plain(destination);
+        self.tell(&destination, &format!("{} tcp = [\"{destination}\"]", self.section()));
     }
 
     /// A destination that is granted but has a special address.
@@ -45,16 +47,17 @@ impl Denials {
             Some(range) => format!("{} allow_private = [\"{range}\"]", self.section()),
             None => format!("nothing: the address is {}", refusal.reason),
         };
-        self.tell(destination, &remedy);
+        self.tell(&plain(destination), &remedy);
     }
 
     /// A name that no grant opens.
     pub(super) fn never(&self, name: &str) {
-        self.tell(name, "nothing: it is a metadata service");
+        self.tell(&plain(name), "nothing: it is a metadata service");
     }
 
     /// A group that the plugin may not read.
     pub(in crate::plugin) fn cache(&self, group: &str) {
+        let group = plain(group);
         let remedy = format!("[plugins.{}.cache] read = [\"{group}\"]", self.plugin);
         self.tell(&format!("group {group}"), &remedy);
     }
@@ -64,18 +67,23 @@ impl Denials {
     }
 
     fn tell(&self, destination: &str, remedy: &str) {
-        let destination = tidy(destination, DESTINATION_MAX);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD_MAX && told.insert(destination.clone()) {
+        if told.len() < TOLD_MAX && told.insert(destination.to_owned()) {
             drop(told);
             warn!(
                 plugin = &*self.plugin,
                 destination,
-                grant_it_with = tidy(remedy, 2 * DESTINATION_MAX),
+                // As it is, to be copied.
+                grant_it_with = %remedy,
                 "The plugin was denied what its grants do not name."
             );
         }
     }
+}
+
+/// A destination as it may stand in a log and in a setting.
+fn plain(destination: &str) -> String {
+    tidy(destination, DESTINATION_MAX).replace('"', "")
 }
 
 #[cfg(test)]
@@ -97,7 +105,6 @@ mod tests {
             }
         });
         assert_eq!(text.lines().count(), 5, "{text}");
-        let plain = text.replace('\\', "");
         for remedy in [
             r#"[plugins.dict.network] tcp = ["dict.org:2628"]"#,
             r#"[plugins.dict.network] http = ["https://api.example.com"]"#,
@@ -105,7 +112,7 @@ mod tests {
             r#"[plugins.dict.cache] read = ["words"]"#,
             "nothing: it is a metadata service",
         ] {
-            assert!(plain.contains(remedy), "{remedy} is not in {text}");
+            assert!(text.contains(remedy), "{remedy} is not in {text}");
         }
     }
 

@@ -8,20 +8,10 @@
 //!
 //! Redirects are handed to the guest, whose next request is checked like the first.
 
-use std::{
-    error::Error as StdError,
-    future::Future,
-    io,
-    net::IpAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{error::Error as StdError, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderName, Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyDataStream, BodyExt};
 use reqwest::{
     Client, Url,
@@ -30,17 +20,14 @@ use reqwest::{
 };
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
     WasiHttpHooks,
 };
 
-use super::{AddressFilter, Denials, Egress, grant};
+use super::{AddressFilter, Denials, Egress, body::Bounded, grant};
 
 /// Time to connect, TLS included. A host that takes longer is down for a cache.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +40,7 @@ const IDLE_PER_HOST: usize = 16;
 
 /// What a guest may not set beside wasmtime's own list: headers that belong to a
 /// connection, and those that metadata services ask for.
-const FORBIDDEN_HEADERS: [HeaderName; 8] = [
+const FORBIDDEN_HEADERS: [HeaderName; 7] = [
     header::TE,
     header::TRAILER,
     HeaderName::from_static("metadata"),
@@ -61,7 +48,6 @@ const FORBIDDEN_HEADERS: [HeaderName; 8] = [
     HeaderName::from_static("x-aws-ec2-metadata-token"),
     HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"),
     HeaderName::from_static("x-google-metadata-request"),
-    HeaderName::from_static("x-forwarded-for"),
 ];
 
 type Answer =
@@ -153,30 +139,10 @@ async fn exchange(
     if response.content_length().is_some_and(|length| length > egress.response_max) {
         return Err(Error::HttpResponseBodySize(response.content_length()));
     }
-    let left = egress.response_max;
     Ok(Response::from(response).map(|body| {
-        Bounded {
-            body: Some(body),
-            left,
-            overdue: Box::pin(sleep_until(timing.next_frame())),
-            deadline: timing.deadline,
-            between_bytes: timing.between_bytes,
-            _permit: permit,
-        }
-        .boxed_unsync()
+        Bounded::new(body, egress.response_max, timing.deadline, timing.between_bytes, permit)
+            .boxed_unsync()
     }))
-}
-
-impl Timing {
-    fn next_frame(&self) -> Instant {
-        frame_deadline(self.deadline, self.between_bytes)
-    }
-}
-
-fn frame_deadline(deadline: Instant, between_bytes: Option<Duration>) -> Instant {
-    between_bytes
-        .and_then(|between| Instant::now().checked_add(between))
-        .map_or(deadline, |next| next.min(deadline))
 }
 
 /// The client for `url`, if the grants cover it.
@@ -294,7 +260,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 }
 
 /// The client's error as a guest may see it.
-fn translate(error: &reqwest::Error) -> Error {
+pub(super) fn translate(error: &reqwest::Error) -> Error {
     if find::<Prohibited>(error).is_some() {
         return Error::DestinationIpProhibited;
     }
@@ -329,70 +295,83 @@ fn translate(error: &reqwest::Error) -> Error {
     }
 }
 
-/// A response's body, which ends at a size, at the deadline, or when its sender falls
-/// silent. The connection goes with it.
-struct Bounded {
-    body: Option<reqwest::Body>,
-    left: u64,
-    overdue: Pin<Box<Sleep>>,
-    deadline: Instant,
-    between_bytes: Option<Duration>,
-    /// Counts the exchange as under way.
-    _permit: OwnedSemaphorePermit,
-}
+#[cfg(test)]
+mod tests {
+    use super::{super::body::frame_deadline, *};
+    use crate::config::Network;
 
-impl Bounded {
-    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.body = None;
-        Poll::Ready(Some(Err(error)))
+    fn egress(http: &[&str], allow_private: &[&str]) -> Egress {
+        let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+        let network =
+            Network { http: text(http), allow_private: text(allow_private), ..Network::default() };
+        Egress::new(&"p".into(), &network).expect("grants")
     }
-}
 
-impl Body for Bounded {
-    type Data = Bytes;
-    type Error = Error;
+    fn permitted_to(egress: &Egress, url: &str) -> Result<(), Error> {
+        permitted(egress, &Url::parse(url).expect(url)).map(drop)
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-        let frame = match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.overdue.as_mut().poll(cx));
-                return self.fail(Error::ConnectionReadTimeout);
-            }
-        };
-        match frame {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let Some(left) = self.left.checked_sub(bytes) else {
-                    return self.fail(Error::HttpResponseBodySize(None));
-                };
-                self.left = left;
-                if self.between_bytes.is_some() {
-                    let next = frame_deadline(self.deadline, self.between_bytes);
-                    self.overdue.as_mut().reset(next);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                let error = translate(&error);
-                self.fail(error)
-            }
-            None => {
-                self.body = None;
-                Poll::Ready(None)
-            }
+    #[test]
+    fn only_granted_origins_get_a_client() {
+        let egress = egress(&["https://api.example.com", "http://10.0.0.5:8000"], &[]);
+        assert!(permitted_to(&egress, "https://api.example.com/x").is_ok());
+        for url in ["http://api.example.com/", "https://example.com/", "http://169.254.169.254/"] {
+            assert!(matches!(permitted_to(&egress, url), Err(Error::HttpRequestDenied)), "{url}");
+        }
+        let private = permitted_to(&egress, "http://10.0.0.5:8000/");
+        assert!(matches!(private, Err(Error::DestinationIpProhibited)));
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_refused() {
+        let egress = egress(&["https://api.example.com"], &[]);
+        for url in ["https://user@api.example.com/", "https://:secret@api.example.com/"] {
+            assert!(
+                matches!(permitted_to(&egress, url), Err(Error::HttpRequestUriInvalid)),
+                "{url}"
+            );
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+    #[test]
+    fn a_disguised_loopback_address_is_refused() {
+        let granted = ["http://127.0.0.1", "http://[::1]", "http://[::ffff:127.0.0.1]"];
+        let egress = egress(&granted, &[]);
+        for url in
+            ["http://2130706433/", "http://0x7f.1/", "http://[::1]/", "http://[::ffff:7f00:1]/"]
+        {
+            let result = permitted_to(&egress, url);
+            assert!(matches!(result, Err(Error::DestinationIpProhibited)), "{url}: {result:?}");
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    #[test]
+    fn a_guest_sets_no_headers_of_the_connection_or_of_metadata_services() {
+        for name in ["connection", "host", "te", "transfer-encoding", "metadata-flavor", "metadata"]
+        {
+            assert!(is_forbidden(&HeaderName::from_static(name)), "{name}");
+        }
+        assert!(!is_forbidden(&header::AUTHORIZATION));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_timeout_goes_beyond_the_calls_deadline() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let patient = RequestOptions {
+            first_byte_timeout: Some(Duration::MAX),
+            between_bytes_timeout: Some(Duration::from_hours(1)),
+            ..RequestOptions::default()
+        };
+        let timing = Timing::new(patient, deadline);
+        assert_eq!(
+            (timing.response, frame_deadline(timing.deadline, timing.between_bytes)),
+            (deadline, deadline)
+        );
+        let hasty = RequestOptions {
+            connect_timeout: Some(Duration::ZERO),
+            first_byte_timeout: Some(Duration::from_millis(10)),
+            ..RequestOptions::default()
+        };
+        assert!(Timing::new(hasty, deadline).response < deadline);
     }
 }

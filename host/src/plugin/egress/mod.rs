@@ -13,6 +13,7 @@
 //!   of its own plugin only.
 
 mod address;
+mod body;
 mod denials;
 mod grant;
 mod http;

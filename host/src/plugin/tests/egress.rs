@@ -79,7 +79,7 @@ async fn a_granted_address_is_reached_over_tcp() {
         })
         .await
         .expect("loaded");
-    assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word".to_vec()));
+    assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word\n".to_vec()));
     assert!(matches!(plugin.load(fill("nothing")).await, Ok(Outcome::NotFound(_))));
     let results = plugin.load_many(["a", "nothing", "b"].map(fill).to_vec()).await;
     assert!(
@@ -102,7 +102,7 @@ async fn a_granted_name_is_resolved_and_reached_over_tcp() {
         })
         .await
         .expect("loaded");
-    assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word".to_vec()));
+    assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word\n".to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

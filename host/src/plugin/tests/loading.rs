@@ -202,6 +202,9 @@ async fn a_plugin_that_starts_with_more_memory_than_its_limit_is_refused() {
     let bench = Bench::new();
     let text = bench.refusal(&echo().pages(100)).await;
     says(&text, &["limits.memory", "4MiB"]);
+    // More than any plugin may have: the pool has no such slot.
+    let text = bench.refusal(&echo().pages(5_000)).await;
+    says(&text, &["more than an instance may have"]);
 }
 
 #[tokio::test]
