@@ -15,13 +15,12 @@
 mod shard;
 
 use std::{
-    hash::BuildHasher as _,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use lru::DefaultHasher;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::value::Value;
 use shard::Shard;
@@ -80,9 +79,10 @@ pub enum State {
 #[derive(Debug)]
 pub struct Store {
     shards: Box<[Mutex<Shard>]>,
-    /// Chooses the shard. Seeded at random, so that nobody can choose keys that all
-    /// meet in one.
-    hasher: DefaultHasher,
+    /// For the hash that chooses the shard: random, so that nobody can choose keys
+    /// that all meet in one. It is another function than the shards' own tables use,
+    /// or the keys of one shard would be alike there too.
+    seed: u64,
     started: Instant,
     budget: u64,
 }
@@ -118,7 +118,7 @@ impl Store {
         let part = budget / shards as u64;
         Self {
             shards: (0..shards).map(|_| Mutex::new(Shard::new(part))).collect(),
-            hasher: DefaultHasher::default(),
+            seed: fastrand::u64(..),
             started: Instant::now(),
             budget,
         }
@@ -193,8 +193,7 @@ impl Store {
     }
 
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
-        // The upper half: the shard's own table takes its bits from the lower.
-        let hash = self.hasher.hash_one(key) >> 32;
+        let hash = xxh3_64_with_seed(key, self.seed);
         lock(&self.shards[hash as usize % self.shards.len()])
     }
 }
