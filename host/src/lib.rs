@@ -4,13 +4,18 @@
 //! # Layout
 //! In the order of a request's way down; no module imports one that stands above it.
 //!
+//! - [`node`]: composes every part from a [`config::Config`] or from code.
 //! - [`front`]: how requests get in: HTTP for clients, HTTP for operators.
+//! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`store`], [`flight`], [`failures`], [`value`]: memory, single flight, backoff,
 //!   and what they hold.
 
+pub mod node;
+
 pub mod front;
+pub mod plugin;
 
 pub mod group;
 

@@ -1,2 +1,9 @@
-//! The `cachecluster` binary.
-fn main() {}
+//! The `cachecluster` binary: parse, call, exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os()).into()
+}

@@ -1,8 +1,13 @@
 //! Checked settings: everything that can be set about a node.
 //!
 //! The types below are the single source of truth: the reader, the JSON Schema, the
-//! commented default file and the documentation are all made from them. A value of
-//! [`Config`] has passed every check that needs neither the network nor a plugin.
+//! commented default file and the documentation are all made from them. What
+//! [`Config::load`] returns has passed every check that needs neither the network nor a
+//! plugin; what it refuses, it refuses with all of its [`Reports`] at once.
+//!
+//! How it is read: `walk` takes the file's values that fit the `shape` made from the
+//! types, `environment` puts `CACHECLUSTER_*` over them, `rules` checks what they mean
+//! together, and every finding is a `report` with its place and its remedy.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +19,26 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod draft;
+mod effective;
+mod environment;
+mod grants;
+mod leaf;
+mod read;
+mod report;
+mod rules;
+mod shape;
+mod template;
+#[cfg(test)]
+mod tests;
 pub mod units;
+mod walk;
 
+pub use effective::effective;
+pub use read::Loaded;
+pub use report::{Phase, Place, Report, Reports, Severity};
+pub use shape::{schema, schema_text};
+pub use template::{documentation, template};
 pub use units::ByteSize;
 
 /// Settings of one node.
@@ -42,34 +65,39 @@ pub struct Config {
 pub struct Http {
     /// Address and port to listen on. There is no authentication on this surface: an
     /// address beyond loopback belongs behind a firewall. Port 0 takes a free one.
+    #[schemars(with = "units::AddressText")]
     pub listen: SocketAddr,
     /// Serving threads, each with its own listener. 0: one for each core.
+    #[schemars(range(min = 0, max = 1_024))]
     pub threads: usize,
     /// Connections open at once; one more waits in the kernel's queue until another
     /// ends.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
     /// Size of a request's headers together; a larger request is answered 431.
+    #[schemars(extend("x-minimum" = "8KiB", "x-maximum" = "1MiB"))]
     pub headers_max: ByteSize,
     /// Length of a request's path; a longer one is answered 414.
+    #[schemars(extend("x-minimum" = "64B", "x-maximum" = "63KiB"))]
     pub url_max: ByteSize,
     /// Time for a client to send a request's headers. Shorter frees slots from slow
     /// clients sooner.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub header_timeout: Duration,
     /// Time a connection may stay open without a request.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
     pub idle_timeout: Duration,
     /// Time for which a request waits for a value before it is answered 504. The
     /// fill goes on and serves the next request.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
     pub request_timeout: Duration,
     /// Time for requests under way to end after SIGTERM or SIGINT. Less than the
     /// service manager's own kill timeout.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-maximum" = "1day"))]
     pub drain_timeout: Duration,
 }
 
@@ -95,6 +123,7 @@ impl Default for Http {
 pub struct Admin {
     /// Address and port to listen on. Whoever reaches it can purge: keep it on
     /// loopback or a private network. Port 0 takes a free one.
+    #[schemars(with = "units::AddressText")]
     pub listen: SocketAddr,
 }
 
@@ -136,11 +165,14 @@ pub enum LogFormat {
 pub struct Wasm {
     /// Threads that run guests. 0: one for each core. A guest that burns its CPU
     /// budget slows other fills on these threads, never a hit.
+    #[schemars(range(min = 0, max = 1_024))]
     pub threads: usize,
     /// Live instances of all plugins together. At least the sum of the plugins'
     /// `instances`.
+    #[schemars(range(min = 1, max = 100_000))]
     pub instances_max: u32,
     /// Ceiling of any one linear memory. No plugin's `memory` may be above it.
+    #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "4GiB"))]
     pub memory_max: ByteSize,
     /// Where compiled components are kept between starts; it must belong to this
     /// user alone. Empty: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/cachecluster`,
@@ -178,9 +210,24 @@ pub struct Plugin {
     /// What the plugin may read of the node's own groups.
     #[serde(default)]
     pub cache: CacheGrant,
-    /// The plugin's own settings, passed as they stand. Values are strings.
+    /// The plugin's own settings, passed as they stand. Values are strings: a number is
+    /// written in quotes.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+}
+
+impl Plugin {
+    /// A plugin from `source` with the default limits and no grants.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            digest: None,
+            limits: Limits::default(),
+            network: Network::default(),
+            cache: CacheGrant::default(),
+            config: BTreeMap::new(),
+        }
+    }
 }
 
 /// What one call and one instance of a plugin may use.
@@ -188,31 +235,37 @@ pub struct Plugin {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Memory of one instance: all its linear memories and tables together.
+    #[schemars(extend("x-minimum" = "64KiB", "x-maximum" = "4GiB"))]
     pub memory: ByteSize,
     /// Size of one answer, body and labels together.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "1GiB"))]
     pub value: ByteSize,
     /// Wall clock for one call, the wait for its origin included. Longer than the
     /// origin's own timeout, so that the plugin can say what went wrong.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
     pub timeout: Duration,
     /// CPU time for one call. A getter waits; one that computes this long is stuck.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub cpu: Duration,
     /// Live instances, and so calls at once. An instance serves one call at a time:
     /// a slow origin wants more of them.
+    #[schemars(range(min = 1, max = 10_000))]
     pub instances: u32,
     /// Calls that may wait for an instance; one more is refused as overloaded.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub queue: u32,
     /// Calls after which an instance is replaced, give or take a quarter so that they
     /// do not all go at once. 1 gives every call a fresh instance.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub calls: u32,
     /// Host resources (connections, streams, requests) one instance may hold.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub handles: u32,
     /// Time after which an unused instance is dropped; one is kept warm.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms"))]
     pub idle: Duration,
 }
 
@@ -233,7 +286,7 @@ impl Default for Limits {
 }
 
 /// What a plugin may reach. An empty list grants nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// Origins for HTTP, as `https://api.example.com`, `http://10.0.0.5:8000` or
@@ -246,7 +299,19 @@ pub struct Network {
     /// range with the metadata server is refused even when listed.
     pub allow_private: Vec<String>,
     /// Bytes one HTTP response body may have.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "4GiB"))]
     pub response_max: ByteSize,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            http: Vec::new(),
+            tcp: Vec::new(),
+            allow_private: Vec::new(),
+            response_max: ByteSize::mib(8),
+        }
+    }
 }
 
 /// What a plugin may read of the node's own groups.
@@ -268,17 +333,26 @@ pub struct Group {
     pub cache: Caching,
 }
 
+impl Group {
+    /// A group that `plugin` fills, with the default caching.
+    pub fn new(plugin: impl Into<String>) -> Self {
+        Self { plugin: plugin.into(), cache: Caching::default() }
+    }
+}
+
 /// How a group caches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Caching {
     /// Memory for keys, values and their bookkeeping.
+    #[schemars(extend("x-minimum" = "64KiB"))]
     pub memory: ByteSize,
     /// Size of the largest value that is kept; a larger one is passed on, not stored.
+    #[schemars(extend("x-minimum" = "1B"))]
     pub value_max: ByteSize,
     /// How long a value is fresh when its getter does not say.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms"))]
     pub ttl: Duration,
     /// Lower bound of what a getter may say, except that a TTL of zero is never kept.
     #[serde(with = "units::duration")]
@@ -286,10 +360,11 @@ pub struct Caching {
     pub ttl_min: Duration,
     /// Upper bound of what a getter may say. At most 30 days.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms"))]
     pub ttl_max: Duration,
     /// Share of the TTL, 0.0 to 0.5, by which each value's own is shortened at random,
     /// so that values filled together do not expire together.
+    #[schemars(range(min = 0.0, max = 0.5))]
     pub ttl_jitter: f64,
     /// How long a stale value may be served, while it is refreshed or its origin
     /// fails, when its getter does not say.
@@ -308,24 +383,26 @@ pub struct Caching {
     /// How long a failing key is left alone after its first failure; doubles with
     /// each further one.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms"))]
     pub backoff: Duration,
     /// Upper bound of the doubling.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms"))]
     pub backoff_max: Duration,
     /// Time for one fill. It goes on when the request that caused it has gone.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
     pub fill_timeout: Duration,
     /// Fills under way at once; one more is refused as overloaded.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub fills_max: usize,
     /// How long a miss waits for others to share its trip, where the getter takes
     /// several keys at once. Zero: never.
     #[serde(with = "units::duration")]
-    #[schemars(with = "units::DurationText")]
+    #[schemars(with = "units::DurationText", extend("x-maximum" = "10s"))]
     pub batch_window: Duration,
     /// Keys in one trip at most.
+    #[schemars(range(min = 1, max = 10_000))]
     pub batch_max: usize,
 }
 

@@ -139,6 +139,23 @@ impl JsonSchema for DurationText {
     }
 }
 
+/// Stands for a socket address in the JSON Schema.
+pub struct AddressText;
+
+impl JsonSchema for AddressText {
+    fn schema_name() -> Cow<'static, str> {
+        "Address".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "socket-address",
+            "pattern": "^.+:[0-9]+$",
+        })
+    }
+}
+
 /// Reads a time such as `250ms` or `1h 30m`.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     humantime::parse_duration(text).map_err(|_| UnitError::NotADuration(text.to_owned()))

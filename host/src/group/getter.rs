@@ -37,6 +37,38 @@ pub trait Getter: Send + Sync + 'static {
     }
 }
 
+/// Makes a getter of an async closure: the way to fill a group from code of this
+/// program.
+///
+/// ```
+/// use cachecluster::group::{Fill, FillError, Outcome, getter_fn};
+///
+/// let shout = getter_fn(|fill: Fill| async move {
+///     let word = std::str::from_utf8(&fill.key)
+///         .map_err(|_| FillError::InvalidKey("not a word".into()))?;
+///     Ok(Outcome::found(word.to_uppercase()))
+/// });
+/// ```
+pub fn getter_fn<F, L>(load: F) -> Arc<dyn Getter>
+where
+    F: Fn(Fill) -> L + Send + Sync + 'static,
+    L: Future<Output = Result<Outcome, FillError>> + Send + 'static,
+{
+    Arc::new(FromFn(load))
+}
+
+struct FromFn<F>(F);
+
+impl<F, L> Getter for FromFn<F>
+where
+    F: Fn(Fill) -> L + Send + Sync + 'static,
+    L: Future<Output = Result<Outcome, FillError>> + Send + 'static,
+{
+    fn load(&self, fill: Fill) -> BoxFuture<'_, Result<Outcome, FillError>> {
+        Box::pin((self.0)(fill))
+    }
+}
+
 /// One key to load, and what is known about why.
 #[derive(Clone, Debug)]
 pub struct Fill {

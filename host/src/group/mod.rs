@@ -29,7 +29,7 @@ use tokio::{
 };
 
 pub use error::GetError;
-pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason};
+pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
 
 use crate::{

@@ -1,0 +1,145 @@
+//! The store beside the plainest thing that could do its work, in one run.
+//!
+//! - `get`: CPU time of a hit, against one `Mutex` around one `lru::LruCache`.
+//! - `memory`: bytes the process grows by for each item of 1 KiB.
+//! - `churn`: how far the process grows beyond the budget while several times the
+//!   budget of values of random sizes flows through.
+//!
+//! The figures are ratios of interleaved rounds; absolute times mean little on a
+//! shared machine. `cargo bench --bench store`
+
+#![expect(clippy::print_stdout, reason = "a benchmark reports to whoever runs it")]
+
+use std::{fs, hint::black_box, sync::Mutex, time::Duration};
+
+use bytes::Bytes;
+use cachecluster::{
+    store::{Lifetime, Store},
+    value::Value,
+};
+use lru::LruCache;
+use tokio::time::Instant;
+
+const ITEMS: usize = 200_000;
+const GETS: usize = 1_000_000;
+const ROUNDS: usize = 9;
+const KIB: usize = 1_024;
+const MIB: u64 = 1 << 20;
+
+fn main() {
+    // First: memory that another part has freed would be taken up without growth.
+    memory();
+    churn();
+    get();
+}
+
+fn hour() -> Lifetime {
+    Lifetime::new(Duration::from_hours(1), Duration::ZERO)
+}
+
+fn key(number: usize) -> [u8; 16] {
+    let mut key = *b"key-000000000000";
+    key[8..].copy_from_slice(&(number as u64).to_be_bytes());
+    key
+}
+
+fn memory() {
+    let store = Store::new(1 << 30, MIB);
+    let now = Instant::now();
+    let before = resident();
+    for number in 0..ITEMS {
+        store.insert(&key(number), Some(Value::new(&[7; KIB])), hour(), now);
+    }
+    let grown = resident() - before;
+    let charged = store.usage().bytes;
+    println!("memory: 1 KiB items, 16 B keys, {ITEMS} of them");
+    println!("  bytes an item   {:>8.1}", grown as f64 / ITEMS as f64);
+    println!("  charged         {:>8.1}", charged as f64 / ITEMS as f64);
+}
+
+fn churn() {
+    const BUDGET: u64 = 128 * MIB;
+    let store = Store::new(BUDGET, MIB);
+    let now = Instant::now();
+    let before = resident();
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut flowed, mut number, mut most) = (0, 0, 0);
+    while flowed < 8 * BUDGET {
+        // Sizes over five orders of magnitude, each equally likely.
+        let size = 2.0_f64.powf(random.f64() * 16.0) as usize;
+        let body = vec![7; size];
+        store.insert(&key(number), Some(Value::new(&body)), hour(), now);
+        flowed += size as u64;
+        number += 1;
+        if number % 256 == 0 {
+            most = most.max(resident() - before);
+        }
+    }
+    println!("churn: {} MiB of random sizes through {} MiB", flowed / MIB, BUDGET / MIB);
+    println!("  largest growth / budget   {:.3}", most as f64 / BUDGET as f64);
+}
+
+fn get() {
+    let now = Instant::now();
+    let store = Store::new(1 << 30, MIB);
+    let bare = Mutex::new(LruCache::<Box<[u8]>, Bytes>::unbounded());
+    for number in 0..ITEMS {
+        let key = key(number);
+        store.insert(&key, Some(Value::new(&[7; KIB])), hour(), now);
+        bare.lock().unwrap().put(Box::from(key), Bytes::from(vec![7; KIB]));
+    }
+    let mut random = fastrand::Rng::with_seed(1);
+    // Nine of ten gets go to a tenth of the keys, as in a cache at work.
+    let wanted: Vec<_> = (0..GETS)
+        .map(|_| {
+            key(if random.u8(0..10) > 0 {
+                random.usize(0..ITEMS / 10)
+            } else {
+                random.usize(0..ITEMS)
+            })
+        })
+        .collect();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        theirs.push(nanoseconds_each(|| {
+            for key in &wanted {
+                black_box(bare.lock().unwrap().get(&key[..]).cloned());
+            }
+        }));
+        ours.push(nanoseconds_each(|| {
+            for key in &wanted {
+                black_box(store.get(key, Instant::now()));
+            }
+        }));
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!("get: hits of 1 KiB among {ITEMS} items, CPU of one thread, median of {ROUNDS}");
+    println!("  Mutex<LruCache>   {theirs:>6.0} ns");
+    println!("  store             {ours:>6.0} ns");
+    println!("  ratio             {:>6.2}", ours / theirs);
+}
+
+fn nanoseconds_each(work: impl FnOnce()) -> f64 {
+    let before = cpu_nanoseconds();
+    work();
+    (cpu_nanoseconds() - before) as f64 / GETS as f64
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Time this thread has spent on a processor.
+fn cpu_nanoseconds() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    text.split(' ').next().and_then(|field| field.parse().ok()).expect("a number")
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
+    let line = text.lines().find(|line| line.starts_with("Rss:")).expect("a line for Rss");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|it| it.parse().ok()).expect("a number");
+    kib * KIB as u64
+}

@@ -1,0 +1,176 @@
+//! The command line: one verb a file; each parses, calls, and ends in an exit code.
+//!
+//! Results go to standard output, everything else to standard error. Errors are printed
+//! once, here. A reader of standard output that hangs up has had enough: that is a
+//! success.
+
+mod check;
+mod config;
+mod demo;
+mod exit;
+mod output;
+mod serve;
+
+use std::{
+    ffi::OsString,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+
+use cachecluster::config::{Config, Loaded, Log, LogFormat, Reports};
+use tracing_subscriber::EnvFilter;
+
+pub(crate) use exit::Exit;
+use output::{complain, is_colored};
+
+/// The file that is read when none is named.
+const DEFAULT_FILE: &str = "cachecluster.toml";
+
+/// The variable that names the file when the command line does not.
+const FILE_VARIABLE: &str = "CACHECLUSTER_CONFIG";
+
+/// A distributed read-through cache whose misses are filled by sandboxed WebAssembly
+/// plugins.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cachecluster",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 78 bad configuration.\n\
+                  New here? `cachecluster demo` needs no file and no network."
+)]
+struct Cli {
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "File with the settings [default: $CACHECLUSTER_CONFIG, else cachecluster.toml]"
+    )]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a node until SIGTERM or Ctrl-C
+    Serve,
+    /// Check the settings and load the plugins, without serving
+    Check,
+    /// Print the settings: as they are, as they could be, or their schema
+    #[command(subcommand)]
+    Config(config::What),
+    /// Try it: a node and a small dictionary to cache, in this process
+    Demo(demo::Options),
+}
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+enum Failure {
+    /// The settings cannot be used.
+    Settings(Reports),
+    /// Something else, as a chain.
+    Other(anyhow::Error),
+    /// What is to be said has been said.
+    Said(Exit),
+}
+
+impl From<Reports> for Failure {
+    fn from(reports: Reports) -> Self {
+        Self::Settings(reports)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that was asked for goes to standard output and is a success.
+            let printed = error.print();
+            return match printed {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => Exit::Failed,
+                _ if error.use_stderr() => Exit::Usage,
+                _ => Exit::Ok,
+            };
+        }
+    };
+    let file = file(cli.config);
+    let done = match cli.verb {
+        Verb::Serve => serve::serve(&file),
+        Verb::Check => check::check(&file),
+        Verb::Config(what) => config::print(what, &file),
+        Verb::Demo(options) => demo::demo(&options),
+    };
+    match done {
+        Ok(()) => Exit::Ok,
+        Err(Failure::Said(exit)) => exit,
+        Err(Failure::Settings(reports)) => {
+            complain(&reports.render(is_colored(&io::stderr())));
+            Exit::BadConfig
+        }
+        Err(Failure::Other(error)) => {
+            if is_broken_pipe(&error) {
+                return Exit::Ok;
+            }
+            complain(&format!("error: {error:#}"));
+            Exit::Failed
+        }
+    }
+}
+
+/// The file to read: the command line's, else the environment's, else the default.
+fn file(named: Option<PathBuf>) -> PathBuf {
+    named
+        .or_else(|| std::env::var_os(FILE_VARIABLE).filter(|name| !name.is_empty()).map(Into::into))
+        .unwrap_or_else(|| DEFAULT_FILE.into())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Reads the settings, and says what is doubtful about them.
+fn load(file: &Path) -> Result<Loaded, Reports> {
+    // A variable that is not Unicode cannot be one of ours by name; by value it is
+    // reported like any other bad value.
+    let env = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
+    let loaded = Config::load(file, env)?;
+    for warning in &loaded.warnings {
+        complain(&format!("{}\n", warning.render(is_colored(&io::stderr()))));
+    }
+    Ok(loaded)
+}
+
+/// Writes records to standard error from here on.
+fn start_logging(log: &Log) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&log.filter))
+        .with_writer(io::stderr)
+        .with_ansi(is_colored(&io::stderr()));
+    // Fails only where somebody else writes records already, which is as good.
+    _ = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests;

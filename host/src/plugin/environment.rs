@@ -1,0 +1,65 @@
+//! What all instances of one plugin share: its settings, its grants, its log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{
+    egress::Egress,
+    imports::{GuestLog, GuestMetrics},
+};
+use crate::{
+    config::{self, Limits},
+    group::Groups,
+};
+
+/// Fixed for the life of a plugin's generation.
+pub(super) struct Environment {
+    /// Name of the plugin in the configuration.
+    pub(super) name: Arc<str>,
+    pub(super) limits: Limits,
+    /// The plugin's own settings.
+    pub(super) config: BTreeMap<String, String>,
+    /// Groups the plugin may read.
+    pub(super) readable: BTreeSet<String>,
+    /// Weak, because groups hold plugins.
+    pub(super) groups: Weak<Groups>,
+    pub(super) log: Arc<GuestLog>,
+    pub(super) metrics: Arc<GuestMetrics>,
+    pub(super) egress: Arc<Egress>,
+    /// Memory of all live instances.
+    pub(super) memory: Arc<AtomicU64>,
+}
+
+impl Environment {
+    /// What the plugin `name` is granted by `settings`.
+    pub(super) fn new(
+        name: &str,
+        settings: &config::Plugin,
+        groups: Weak<Groups>,
+        log: Arc<GuestLog>,
+        metrics: Arc<GuestMetrics>,
+        egress: Arc<Egress>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            limits: settings.limits.clone(),
+            config: settings.config.clone(),
+            readable: settings.cache.read.iter().cloned().collect(),
+            groups,
+            log,
+            metrics,
+            egress,
+            memory: Arc::default(),
+        }
+    }
+
+    /// Bytes that all live instances take together.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.load(Relaxed)
+    }
+}

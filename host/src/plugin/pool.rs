@@ -1,0 +1,68 @@
+//! The instances of a plugin that wait for a call.
+//!
+//! The last one used is the first one taken, so that a quiet plugin keeps few of them
+//! busy and the others grow idle and go.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+
+use super::instance::Instance;
+
+/// Idle instances, the longest unused first. As many at most as calls are admitted.
+pub(super) struct Pool {
+    idle: Mutex<Vec<Instance>>,
+    gauge: Gauge,
+}
+
+impl Pool {
+    /// An empty pool that shows its size in `gauge`.
+    pub(super) fn new(gauge: Gauge) -> Self {
+        Self { idle: Mutex::default(), gauge }
+    }
+
+    /// How many instances wait.
+    pub(super) fn len(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A warm instance, if there is one.
+    pub(super) fn take(&self) -> Option<Instance> {
+        let instance = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        self.gauge.dec();
+        Some(instance)
+    }
+
+    /// Keeps `instance` for a later call, unless it has served its time.
+    pub(super) fn give_back(&self, mut instance: Instance) {
+        if instance.is_spent() {
+            return;
+        }
+        instance.idle_since = Instant::now();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        self.gauge.inc();
+    }
+
+    /// Drops what has been idle for longer than `idle`, but for the last one used.
+    pub(super) fn sweep(&self, idle: Duration) {
+        let now = Instant::now();
+        let mut instances = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let candidates = &instances[..instances.len().saturating_sub(1)];
+        let expired = candidates.partition_point(|instance| now - instance.idle_since >= idle);
+        let dropped: Vec<_> = instances.drain(..expired).collect();
+        drop(instances);
+        self.gauge.dec_by(i64::try_from(dropped.len()).unwrap_or(i64::MAX));
+        // Unmapping takes its time; it is done without the lock.
+        drop(dropped);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.gauge.dec_by(i64::try_from(self.len()).unwrap_or(i64::MAX));
+    }
+}

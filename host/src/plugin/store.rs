@@ -1,0 +1,177 @@
+//! What one instance runs in: its memory limit, its host resources, its deadlines.
+//!
+//! Two clocks bound a call. The wall clock is watched twice: by a timer around the
+//! whole call, for a guest that waits in the host, and by the epoch callback below,
+//! for a guest that computes and would never let the timer run. The second clock is
+//! the guest's CPU time, measured around each poll of its call: a getter may wait
+//! ten seconds for its origin but has no business computing for one.
+//!
+//! Invariants:
+//! - a running guest yields on every tick, so no guest holds a thread for long;
+//! - every call begins with fresh deadlines and hostcall fuel; nothing is left of
+//!   the call before.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::time::Instant;
+use wasmtime::{Engine, Store, UpdateDeadline, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{
+    egress::{HttpHooks, OpenLookups},
+    environment::Environment,
+    imports,
+    limiter::Limiter,
+};
+
+/// Bytes a call may hand to the host beside its value: labels, log records, settings
+/// it looks up. Each such transfer is bounded by this and the value's limit together.
+const HOSTCALL_SLACK: usize = 64 << 10;
+
+/// Bytes a call for several keys may hand over, where one value is not larger still. A
+/// guest can name the same bytes in each answer, so its own memory is no bound.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// Handles a component may hold across its own tables; resources of the host count
+/// against `limits.handles` as well.
+const COMPONENT_HANDLES_MIN: usize = 64;
+
+/// Bytes of random numbers in one request: keys and nonces need tens.
+pub(super) const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// Headers of one HTTP message as they lie in memory.
+const HTTP_FIELDS_MAX: usize = 128 << 10;
+
+/// The call's wall clock ran out while the guest computed.
+#[derive(Debug, Error)]
+#[error("the call's deadline passed")]
+pub(super) struct DeadlineExceeded;
+
+/// The call's CPU time ran out.
+#[derive(Debug, Error)]
+#[error("the call's CPU budget is used up")]
+pub(super) struct CpuExceeded;
+
+/// What a store holds for one instance.
+pub(super) struct State {
+    pub(super) environment: Arc<Environment>,
+    pub(super) limiter: Limiter,
+    pub(super) table: ResourceTable,
+    pub(super) wasi: WasiCtx,
+    pub(super) http: WasiHttpCtx,
+    pub(super) hooks: HttpHooks,
+    pub(super) lookups: OpenLookups,
+    /// When the call under way ends at the latest.
+    pub(super) deadline: Instant,
+    pub(super) cpu: CpuMeter,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// A store with the limits of `environment` in force. Nothing runs in it before
+/// [`begin_call`].
+pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store<State> {
+    let limits = &environment.limits;
+    let handles = usize::try_from(limits.handles).unwrap_or(usize::MAX);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(handles);
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(HTTP_FIELDS_MAX);
+
+    let state = State {
+        limiter: Limiter::new(limits.memory.as_usize(), Arc::clone(&environment.memory)),
+        table,
+        wasi: imports::wasi(&environment),
+        http,
+        hooks: HttpHooks::new(Arc::clone(&environment.egress)),
+        lookups: OpenLookups::default(),
+        deadline: Instant::now(),
+        cpu: CpuMeter::default(),
+        environment,
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_max_component_handles(handles.max(COMPONENT_HANDLES_MIN));
+    store.epoch_deadline_callback(|cx| {
+        let state = cx.data();
+        if Instant::now() >= state.deadline {
+            return Err(DeadlineExceeded.into());
+        }
+        if state.cpu.used() >= state.environment.limits.cpu {
+            return Err(CpuExceeded.into());
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+    store
+}
+
+/// Makes `store` ready for one call that ends by `deadline` and answers with up to
+/// `answers` values.
+pub(super) fn begin_call(store: &mut Store<State>, deadline: Instant, answers: usize) {
+    let value_max = store.data().environment.limits.value.as_usize();
+    let one = value_max.saturating_add(HOSTCALL_SLACK);
+    store.set_hostcall_fuel(one.saturating_mul(answers.max(1)).min(BATCH_BYTES_MAX.max(one)));
+    let state = store.data_mut();
+    state.deadline = deadline;
+    state.hooks.deadline = deadline;
+    state.cpu.reset();
+    // The deadline is absolute: that of an idle store has long passed.
+    store.set_epoch_deadline(1);
+}
+
+/// The CPU time of one call.
+#[derive(Clone, Default)]
+pub(super) struct CpuMeter(Arc<AtomicU64>);
+
+impl CpuMeter {
+    fn used(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Runs `call`, adding up the CPU time of its polls.
+    ///
+    /// Counting epochs instead would be unfair: a guest that waits two hundred times
+    /// for a packet would be charged two hundred ticks.
+    pub(super) async fn measure<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        poll_fn(|cx| {
+            let start = thread_cpu_time();
+            let result = call.as_mut().poll(cx);
+            let nanos = thread_cpu_time().saturating_sub(start).as_nanos();
+            self.0.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+            result
+        })
+        .await
+    }
+}
+
+/// CPU time of this thread. Not the time of day: on a busy machine a guest is not
+/// charged for the time in which others ran.
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

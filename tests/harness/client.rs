@@ -1,0 +1,82 @@
+//! A small HTTP/1.1 client that sends exactly the bytes it is told.
+//!
+//! An ordinary client tidies up what it is given; these tests must be able to send
+//! `a//b`, `../x` and worse.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::PATIENCE;
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    /// By lower-case name; the last one where a name comes twice.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// `GET` of `target`, sent as it stands.
+pub async fn get(addr: SocketAddr, target: &str) -> Response {
+    request(addr, "GET", target).await
+}
+
+/// A request without a body; `target` is sent as it stands.
+pub async fn request(addr: SocketAddr, method: &str, target: &str) -> Response {
+    let head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    exchange(addr, head.as_bytes()).await
+}
+
+/// Sends `bytes` and reads one answer to the end of the connection.
+///
+/// # Panics
+/// When there is no whole answer within [`PATIENCE`].
+pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Response {
+    timeout(PATIENCE, async {
+        let mut stream = TcpStream::connect(addr).await.expect("a listener");
+        stream.write_all(bytes).await.expect("to send a request");
+        let mut answer = Vec::new();
+        // A refusal may come with a reset, once its bytes are read.
+        stream.read_to_end(&mut answer).await.ok();
+        parse(&answer).unwrap_or_else(|| panic!("no whole answer: {answer:?}"))
+    })
+    .await
+    .expect("an answer in time")
+}
+
+fn parse(answer: &[u8]) -> Option<Response> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).ok()?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers = lines
+        .map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+        })
+        .collect::<Option<_>>()?;
+    Some(Response { status, headers, body: answer[end + 4..].to_vec() })
+}

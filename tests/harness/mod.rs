@@ -1,0 +1,35 @@
+//! Starts nodes, origins and proxies for the tests, and ends them.
+//!
+//! Whatever is started is ended when its handle is dropped, so that a failing test
+//! leaves nothing behind. Waits are on conditions, with one generous bound.
+
+pub mod client;
+pub mod dict_client;
+pub mod dictd;
+pub mod node;
+pub mod origin;
+pub mod proxy;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// How long a test waits for something that should happen at once: far beyond what a
+/// busy machine needs, and short enough to report a hang.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+pub async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
+where
+    F: Future<Output = bool>,
+{
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
