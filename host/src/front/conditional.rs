@@ -16,7 +16,8 @@ pub(crate) fn etag(digest: u64) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&tag(digest))).ok()
 }
 
-fn tag(digest: u64) -> [u8; TAG_LENGTH] {
+/// The text of [`etag`].
+pub(crate) fn tag(digest: u64) -> [u8; TAG_LENGTH] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut tag = [b'"'; TAG_LENGTH];
     for (at, digit) in tag[1..=16].iter_mut().enumerate() {
