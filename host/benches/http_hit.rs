@@ -76,7 +76,7 @@ fn main() -> ExitCode {
                 contender.round(requests).expect("replies");
             }
         }
-        let [bare, ours] = contenders.map(|contender| contender.median());
+        let [bare, ours] = contenders.map(Contender::median);
         let capacity = bare / ours;
         is_good &= capacity >= CAPACITY_MIN;
         println!("{size:>8} {depth:>6} {bare:>10.0} {ours:>10.0} {capacity:>9.2}");
@@ -233,7 +233,7 @@ fn start_ours(
 
 /// Serves until the process ends.
 fn start_bare(size: usize) -> Result<SocketAddr, Box<dyn std::error::Error>> {
-    let (bound, address) = mpsc::channel();
+    let (bound, address) = mpsc::sync_channel(1);
     std::thread::Builder::new().name("bare-0".to_owned()).spawn(move || {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()

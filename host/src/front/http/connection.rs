@@ -57,7 +57,7 @@ pub(super) async fn serve(
     let requests = Requests(wire.clone());
     let mut connection = pin!(http1.serve_connection(TokioIo::new(wire.clone()), requests));
     let mut clock = Clock::new(times);
-    let mut timer = pin!(sleep_until(clock.due(&wire)));
+    let mut alarm = pin!(sleep_until(clock.due(&wire)));
     let mut is_told = false;
     let mut is_over = false;
     let mut is_armed = false;
@@ -80,19 +80,19 @@ pub(super) async fn serve(
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         let due = clock.due(&wire);
-        if due < timer.deadline() {
-            timer.as_mut().reset(due);
+        if due < alarm.deadline() {
+            alarm.as_mut().reset(due);
             is_armed = false;
         }
-        // An armed timer wakes this task, always the same one: no need to tell it again.
-        while !is_armed || timer.is_elapsed() {
-            is_armed = timer.as_mut().poll(cx).is_pending();
+        // An armed alarm wakes this task, always the same one: no need to tell it again.
+        while !is_armed || alarm.is_elapsed() {
+            is_armed = alarm.as_mut().poll(cx).is_pending();
             if !is_armed {
                 let due = clock.due(&wire);
                 if due <= Instant::now() {
                     return Poll::Ready(());
                 }
-                timer.as_mut().reset(due);
+                alarm.as_mut().reset(due);
             }
         }
         Poll::Pending

@@ -161,9 +161,9 @@ const OTHER: u8 = 0;
 /// What each byte may be part of. Bytes beyond ASCII are left to hyper.
 const CLASS: [u8; 256] = {
     let mut class = [OTHER; 256];
-    let mut byte = 0;
+    let mut byte = 0_u8;
     while byte < 128 {
-        class[byte] = match byte as u8 {
+        class[byte as usize] = match byte {
             b'!'
             | b'#'..=b'\''
             | b'*'

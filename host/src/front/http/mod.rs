@@ -95,8 +95,8 @@ impl HttpFront {
         let slots =
             Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
         let (stop, told) = watch::channel(Stop::No);
-        let (started, starts) = mpsc::channel();
         let count = self.listeners.len();
+        let (started, starts) = mpsc::sync_channel(count);
         let mut serving = Serving { address: self.address, stop, threads: Vec::new() };
         for (index, listener) in self.listeners.into_iter().enumerate() {
             let thread = thread::Thread {

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::{runtime::Runtime, sync::Semaphore as Gate};
+use tokio::{runtime::Runtime, sync::Semaphore as Gate, time::Instant};
 
 use super::*;
 use crate::{
@@ -110,9 +110,9 @@ impl Front {
     }
 
     fn wait(&self, what: &str, mut until: impl FnMut(&Self) -> bool) {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while !until(self) {
-            assert!(std::time::Instant::now() < deadline, "never happened: {what}");
+            assert!(Instant::now() < deadline, "never happened: {what}");
             std::thread::yield_now();
         }
     }
@@ -177,7 +177,7 @@ impl Client {
 
     /// Reads on; `false` at the end.
     fn more(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         match self.socket.read(&mut buffer) {
             Ok(0) => false,
             Ok(count) => {
@@ -385,9 +385,9 @@ fn pipelined_replies_come_in_order_and_large_ones_whole() {
     let targets: Vec<_> =
         (0..40).map(|n| format!("/g/k{n}")).chain(["/g/big".to_owned()]).collect();
     for _ in 0..2 {
-        let requests: String =
-            targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\n\r\n")).collect();
-        client.send(requests);
+        for target in &targets {
+            client.send(format!("GET {target} HTTP/1.1\r\n\r\n"));
+        }
         for target in &targets {
             let reply = client.reply(false);
             assert_eq!(reply.status, 200);
