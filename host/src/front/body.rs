@@ -34,6 +34,11 @@ impl ReplyBody {
     pub(crate) fn empty() -> Self {
         Self(None)
     }
+
+    /// What it carries.
+    pub(crate) fn into_chunk(self) -> Option<Chunk> {
+        self.0
+    }
 }
 
 impl From<Value> for ReplyBody {

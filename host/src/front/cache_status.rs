@@ -1,44 +1,35 @@
 //! `Cache-Status` (RFC 9211) and `Age`: what the cache did for an answer.
-//!
-//! Both say a whole number of seconds, and a node answers most of its hits with few
-//! different ones. The finished texts are therefore kept by number, in a small table
-//! of each thread: a hit takes a copy, which is one increment, and formats nothing.
-
-use std::{cell::RefCell, fmt::Write as _, time::Duration};
 
 use ::http::HeaderValue;
 
 use crate::value::{Provenance, Served};
 
-/// Texts kept by a table: four minutes of ages, or of remaining freshness, without
-/// a collision. 48 bytes each, for each serving thread.
-const SLOTS: usize = 256;
-
-thread_local! {
-    static AGES: RefCell<Numbered> = RefCell::new(Numbered::new(""));
-    static HITS: RefCell<Numbered> = RefCell::new(Numbered::new("cachecluster; hit; ttl="));
-}
-
 /// The age of an answer in whole seconds.
 pub(crate) fn age(provenance: &Provenance) -> HeaderValue {
-    AGES.with_borrow_mut(|ages| ages.text(provenance.age))
+    HeaderValue::from(provenance.age.as_secs())
 }
 
 /// What the cache did for an answer that it has.
 pub(crate) fn answered(provenance: &Provenance) -> HeaderValue {
-    match provenance.served {
-        Served::Hit => HITS.with_borrow_mut(|hits| hits.text(provenance.ttl)),
-        Served::Stale => HeaderValue::from_static("cachecluster; hit; ttl=0; detail=stale"),
-        Served::Filled { stored: true } => {
-            HeaderValue::from_static("cachecluster; fwd=miss; stored")
-        }
-        Served::Filled { stored: false } => HeaderValue::from_static("cachecluster; fwd=miss"),
-        Served::Collapsed { stored: true } => {
-            HeaderValue::from_static("cachecluster; fwd=miss; collapsed; stored")
-        }
-        Served::Collapsed { stored: false } => {
-            HeaderValue::from_static("cachecluster; fwd=miss; collapsed")
-        }
+    let mut text = Vec::with_capacity(48);
+    write(&mut text, provenance);
+    // Letters, digits and punctuation: this is always a legal value.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("cachecluster"))
+}
+
+/// Writes what [`answered`] says.
+pub(crate) fn write(text: &mut Vec<u8>, provenance: &Provenance) {
+    text.extend_from_slice(match provenance.served {
+        Served::Hit => b"cachecluster; hit; ttl=",
+        // How long ago the TTL ended is not known here; that it did is.
+        Served::Stale => b"cachecluster; hit; ttl=0; detail=stale",
+        Served::Filled { stored: true } => b"cachecluster; fwd=miss; stored",
+        Served::Filled { stored: false } => b"cachecluster; fwd=miss",
+        Served::Collapsed { stored: true } => b"cachecluster; fwd=miss; collapsed; stored",
+        Served::Collapsed { stored: false } => b"cachecluster; fwd=miss; collapsed",
+    });
+    if provenance.served == Served::Hit {
+        decimal(text, provenance.ttl.as_secs());
     }
 }
 
@@ -54,41 +45,27 @@ pub(crate) fn failed(remembered: bool) -> HeaderValue {
     })
 }
 
-/// Texts that end in a number, by that number.
-struct Numbered {
-    prefix: &'static str,
-    slots: Vec<Option<(u64, HeaderValue)>>,
-}
-
-impl Numbered {
-    fn new(prefix: &'static str) -> Self {
-        Self { prefix, slots: vec![None; SLOTS] }
-    }
-
-    fn text(&mut self, number: Duration) -> HeaderValue {
-        let number = number.as_secs();
-        let slot = &mut self.slots[(number % SLOTS as u64) as usize];
-        if let Some((kept, text)) = slot
-            && *kept == number
-        {
-            return text.clone();
+/// Writes `number` in decimal digits.
+pub(crate) fn decimal(text: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        // A digit: below ten.
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
         }
-        let mut text = String::with_capacity(self.prefix.len() + 20);
-        // Writing to a string does not fail.
-        let _ = write!(text, "{}{number}", self.prefix);
-        let text = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("cachecluster"));
-        *slot = Some((number, text.clone()));
-        text
     }
+    text.extend_from_slice(&digits[first..]);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn provenance(served: Served, age: u64, ttl: u64) -> Provenance {
-        Provenance { served, age: Duration::from_secs(age), ttl: Duration::from_secs(ttl) }
-    }
+    use super::*;
 
     #[test]
     fn each_way_of_an_answer_reads_as_the_standard_says() {
@@ -100,18 +77,19 @@ mod tests {
             (Served::Collapsed { stored: true }, "cachecluster; fwd=miss; collapsed; stored"),
             (Served::Collapsed { stored: false }, "cachecluster; fwd=miss; collapsed"),
         ] {
-            assert_eq!(answered(&provenance(served, 0, 376)), expected);
+            let ttl = Duration::from_secs(376);
+            assert_eq!(answered(&Provenance { served, age: Duration::ZERO, ttl }), expected);
         }
         assert_eq!(failed(true), "cachecluster; hit; detail=failure");
         assert_eq!(failed(false), "cachecluster; fwd=miss");
     }
 
     #[test]
-    fn numbers_that_share_a_slot_keep_their_own_text() {
-        for number in [0, 256, 0, 512, u64::MAX, 256] {
-            let provenance = provenance(Served::Hit, number, number);
-            assert_eq!(age(&provenance), number.to_string());
-            assert_eq!(answered(&provenance), format!("cachecluster; hit; ttl={number}"));
+    fn numbers_are_written_as_people_write_them() {
+        for number in [0, 7, 10, 99, 100, 86_400, u64::MAX] {
+            let mut text = Vec::new();
+            decimal(&mut text, number);
+            assert_eq!(text, number.to_string().into_bytes());
         }
     }
 }

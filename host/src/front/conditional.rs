@@ -16,11 +16,13 @@ pub(crate) fn etag(digest: u64) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&tag(digest))).ok()
 }
 
-fn tag(digest: u64) -> [u8; TAG_LENGTH] {
+/// The text of [`etag`].
+pub(crate) fn tag(digest: u64) -> [u8; TAG_LENGTH] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut tag = [b'"'; TAG_LENGTH];
-    for (at, digit) in tag[1..=16].iter_mut().enumerate() {
-        *digit = DIGITS[(digest >> (60 - 4 * at)) as usize & 0xf];
+    for (digits, byte) in tag[1..=16].chunks_exact_mut(2).zip(digest.to_be_bytes()) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 0xf)];
     }
     tag
 }

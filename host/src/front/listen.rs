@@ -131,23 +131,12 @@ mod tests {
         let address = listeners[0].local_addr().expect("a bound socket");
         let clients: Vec<_> =
             (0..64).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
-        let accepted = listeners.map_counts();
+        let waiting = |listener: &TcpListener| {
+            std::iter::from_fn(|| listener.accept().ok()).collect::<Vec<_>>().len()
+        };
+        let accepted: Vec<_> = listeners.iter().map(waiting).collect();
         assert_eq!(accepted.iter().sum::<usize>(), clients.len());
         assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");
-    }
-
-    trait Counts {
-        /// How many connections wait at each listener.
-        fn map_counts(&self) -> Vec<usize>;
-    }
-
-    impl Counts for Vec<TcpListener> {
-        fn map_counts(&self) -> Vec<usize> {
-            let waiting = |listener: &TcpListener| {
-                std::iter::from_fn(|| listener.accept().ok()).collect::<Vec<_>>().len()
-            };
-            self.iter().map(waiting).collect()
-        }
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl From<TargetError> for Problem {
             TargetError::NoKey => {
                 Self::new(StatusCode::NOT_FOUND, "not-a-key", "The path names no key", detail)
             }
-            TargetError::Query | TargetError::Percent => {
+            TargetError::Query | TargetError::Fragment | TargetError::Percent => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid-path", "Invalid path", detail)
             }
         }

@@ -29,6 +29,9 @@ pub(crate) enum TargetError {
     /// A query follows the path.
     #[error("a key has no query: write a question mark in a key as %3F")]
     Query,
+    /// A fragment follows the path.
+    #[error("a key has no fragment: write a number sign in a key as %23")]
+    Fragment,
     /// A percent sign without two hexadecimal digits behind it.
     #[error("a percent sign is not followed by two hexadecimal digits: write it as %25")]
     Percent,
@@ -39,11 +42,13 @@ pub(crate) fn parse(uri: &Uri) -> Result<Target<'_>, TargetError> {
     if uri.query().is_some() {
         return Err(TargetError::Query);
     }
-    let (group, key) = uri
-        .path()
-        .strip_prefix('/')
-        .and_then(|path| path.split_once('/'))
-        .ok_or(TargetError::NoKey)?;
+    parse_path(uri.path())
+}
+
+/// The group and key that `path` names, which holds neither query nor fragment.
+pub(crate) fn parse_path(path: &str) -> Result<Target<'_>, TargetError> {
+    let (group, key) =
+        path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or(TargetError::NoKey)?;
     Ok(Target { group: name(group)?, key: decode(key)? })
 }
 

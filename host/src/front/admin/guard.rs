@@ -74,7 +74,7 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1";
 
     fn verdict(
-        method: Method,
+        method: &Method,
         local: &str,
         host: &'static str,
         origin: Option<&'static str>,
@@ -85,38 +85,38 @@ mod tests {
             headers.insert(ORIGIN, origin.parse().expect("an origin"));
         }
         let local = local.parse().expect("an address");
-        check(&method, &Uri::from_static("/groups/g"), &headers, Some(local)).is_ok()
+        check(method, &Uri::from_static("/groups/g"), &headers, Some(local)).is_ok()
     }
 
     #[test]
     fn programs_are_let_through() {
         for host in ["127.0.0.1:9081", "localhost:9081", "[::1]:9081", "LOCALHOST", "a.localhost"] {
-            assert!(verdict(Method::DELETE, LOOPBACK, host, None), "{host}");
-            assert!(verdict(Method::GET, LOOPBACK, host, None), "{host}");
+            assert!(verdict(&Method::DELETE, LOOPBACK, host, None), "{host}");
+            assert!(verdict(&Method::GET, LOOPBACK, host, None), "{host}");
         }
-        assert!(verdict(Method::DELETE, "10.0.0.7", "cache-1.internal:9081", None));
+        assert!(verdict(&Method::DELETE, "10.0.0.7", "cache-1.internal:9081", None));
     }
 
     #[test]
     fn a_name_that_resolves_to_loopback_is_refused() {
         for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example"] {
-            assert!(!verdict(Method::GET, LOOPBACK, host, None), "{host}");
-            assert!(!verdict(Method::GET, "::ffff:127.0.0.1", host, None), "{host}");
+            assert!(!verdict(&Method::GET, LOOPBACK, host, None), "{host}");
+            assert!(!verdict(&Method::GET, "::ffff:127.0.0.1", host, None), "{host}");
         }
     }
 
     #[test]
     fn a_page_changes_only_what_it_came_from() {
         let host = "127.0.0.1:9081";
-        assert!(verdict(Method::DELETE, LOOPBACK, host, Some("http://127.0.0.1:9081")));
+        assert!(verdict(&Method::DELETE, LOOPBACK, host, Some("http://127.0.0.1:9081")));
         for origin in
             ["http://evil.example", "null", "http://127.0.0.1:80", "https://127.0.0.1:9081"]
         {
-            assert!(!verdict(Method::DELETE, LOOPBACK, host, Some(origin)), "{origin}");
-            assert!(verdict(Method::GET, LOOPBACK, host, Some(origin)), "{origin}");
+            assert!(!verdict(&Method::DELETE, LOOPBACK, host, Some(origin)), "{origin}");
+            assert!(verdict(&Method::GET, LOOPBACK, host, Some(origin)), "{origin}");
         }
         // Rebound to an address beyond loopback: the origin is the host's own.
         let evil = "evil.example";
-        assert!(!verdict(Method::DELETE, "10.0.0.7", evil, Some("http://evil.example")));
+        assert!(!verdict(&Method::DELETE, "10.0.0.7", evil, Some("http://evil.example")));
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    super::{body::ReplyBody, problem::Problem},
+    super::{body::ReplyBody, problem::Problem, target::TargetError},
     Times,
     handler::{Handler, Reply},
     wire::{Phase, Wire},
@@ -53,36 +53,47 @@ pub(super) async fn serve(
     times: Times,
     is_draining: impl Fn() -> bool,
 ) {
-    let wire = Wire::new(socket);
-    let requests = Requests { handler, wire: wire.clone() };
+    let wire = Wire::new(socket, handler);
+    let requests = Requests(wire.clone());
     let mut connection = pin!(http1.serve_connection(TokioIo::new(wire.clone()), requests));
     let mut clock = Clock::new(times);
-    let mut timer = pin!(sleep_until(clock.due(&wire)));
+    let mut alarm = pin!(sleep_until(clock.due(&wire)));
     let mut is_told = false;
     let mut is_over = false;
+    let mut is_armed = false;
     poll_fn(|cx| {
         if is_draining() && !is_told {
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
-        // How a connection ends is the client's affair: there is nothing to report.
-        is_over = is_over || connection.as_mut().poll(cx).is_ready();
+        wire.begin_turn();
+        while !is_over {
+            // How a connection ends is the client's affair: there is nothing to report.
+            is_over = connection.as_mut().poll(cx).is_ready();
+            if !wire.was_put_off() {
+                break;
+            }
+        }
         match wire.poll_send(cx) {
             Poll::Ready(Ok(())) if is_over => return Poll::Ready(()),
             Poll::Ready(Err(_)) => return Poll::Ready(()),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         let due = clock.due(&wire);
-        if due < timer.deadline() {
-            timer.as_mut().reset(due);
+        if due < alarm.deadline() {
+            alarm.as_mut().reset(due);
+            is_armed = false;
         }
-        // Usually registered already and far from elapsed, which this finds cheaply.
-        while timer.as_mut().poll(cx).is_ready() {
-            let due = clock.due(&wire);
-            if due <= Instant::now() {
-                return Poll::Ready(());
+        // An armed alarm wakes this task, always the same one: no need to tell it again.
+        while !is_armed || alarm.is_elapsed() {
+            is_armed = alarm.as_mut().poll(cx).is_pending();
+            if !is_armed {
+                let due = clock.due(&wire);
+                if due <= Instant::now() {
+                    return Poll::Ready(());
+                }
+                alarm.as_mut().reset(due);
             }
-            timer.as_mut().reset(due);
         }
         Poll::Pending
     })
@@ -95,8 +106,9 @@ struct Clock {
     times: Times,
     /// When a byte last went either way.
     moved: Instant,
-    /// When the first byte of the request that is being read arrived.
-    reading_since: Option<Instant>,
+    /// When the first byte of the request that is being read arrived, and how many
+    /// requests were read before it.
+    reading_since: Option<(Instant, u64)>,
 }
 
 impl Clock {
@@ -108,12 +120,15 @@ impl Clock {
         if wire.has_moved() {
             self.moved = Instant::now();
         }
-        let phase = wire.phase();
-        if phase != Phase::Reading {
-            self.reading_since = None;
-        }
-        match phase {
-            Phase::Reading => *self.reading_since.get_or_insert(self.moved) + self.times.header,
+        match wire.phase() {
+            Phase::Reading => {
+                let since = match self.reading_since {
+                    Some((since, heads)) if heads == wire.heads() => since,
+                    _ => self.moved,
+                };
+                self.reading_since = Some((since, wire.heads()));
+                since + self.times.header
+            }
             // The request ends by its own deadline. A client that does not read is
             // held to the idle time.
             Phase::Busy if !wire.has_unsent() => {
@@ -124,11 +139,8 @@ impl Clock {
     }
 }
 
-/// The requests of one connection.
-struct Requests {
-    handler: Handler,
-    wire: Wire,
-}
+/// The requests of one connection that hyper has read.
+struct Requests(Wire);
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<ReplyBody>;
@@ -136,35 +148,36 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        let handler = self.0.handler();
+        let has_fragment = self.0.begin();
         let (head, body) = request.into_parts();
-        let reply = if body.is_end_stream() {
-            self.handler.respond(head)
+        let reply = if !body.is_end_stream() {
+            refuse_body(handler.clone(), head, body)
+        } else if has_fragment {
+            let is_head = head.method == Method::HEAD;
+            handler.refuse(&TargetError::Fragment.into(), head.headers, is_head).into()
         } else {
-            refuse_body(self.handler.clone(), head, body)
+            handler.respond(head)
         };
-        let is_ready = matches!(reply, Reply::Ready(_));
-        self.wire.set_phase(if is_ready { Phase::Idle } else { Phase::Busy });
-        Answer { reply, waiting: (!is_ready).then(|| self.wire.clone()) }
+        Answer { reply, wire: self.0.clone() }
     }
 }
 
 /// The reply to one request.
 struct Answer {
     reply: Reply,
-    /// The wire to report to when the reply is there; `None` if it is from the start.
-    waiting: Option<Wire>,
+    wire: Wire,
 }
 
 impl Future for Answer {
     type Output = Result<Response<ReplyBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.reply).poll(cx).map(|response| {
-            if let Some(wire) = self.waiting.take() {
-                wire.set_phase(Phase::Idle);
-            }
-            Ok(response)
-        })
+        let reply = Pin::new(&mut self.reply).poll(cx);
+        if reply.is_ready() {
+            self.wire.end();
+        }
+        reply.map(Ok)
     }
 }
 

@@ -1,9 +1,9 @@
 //! From a request to its reply.
 //!
-//! A hit never leaves [`Handler::respond`]: the key is a slice of the path, the reply
-//! reuses the header map of the request, and the body is the value where memory holds
-//! it. Only a miss makes a future, which waits for the fill and ends at the
-//! request's deadline.
+//! [`Handler::answer`] is the whole of a plain hit: the key is a slice of the path, the
+//! reply is written as text, and a large body is the value where memory holds it.
+//! [`Handler::respond`] is for all else. Only a miss makes a future, which waits for
+//! the fill and ends at the request's deadline.
 
 use std::{
     fmt,
@@ -20,21 +20,29 @@ use ::http::{
     request::Parts,
 };
 
-use super::super::{
-    body::ReplyBody,
-    cache_status, conditional,
-    problem::Problem,
-    target::{self, Target},
+use super::{
+    super::{
+        body::ReplyBody,
+        cache_status, conditional,
+        problem::Problem,
+        target::{self, Target},
+    },
+    head::Limits,
+    quick,
+    wire::Unsent,
 };
 use crate::{
     config,
     group::{self, GetError, Group, Groups},
     metrics::FrontMetrics,
-    value::{Hit, Provenance},
+    value::{Hit, Provenance, Value},
 };
 
 /// What a client may ask of a key.
 pub(super) const ALLOW: &str = "GET, HEAD, DELETE";
+
+/// Length of a media type that is passed on. Real ones are below a hundred.
+const CONTENT_TYPE_MAX: usize = 1_024;
 
 /// Answers requests from the groups.
 #[derive(Clone, Debug)]
@@ -90,6 +98,31 @@ impl Handler {
             url_max: settings.url_max.as_usize(),
             request_timeout: settings.request_timeout,
         }
+    }
+
+    /// What a head may have to be answered by [`Handler::answer`].
+    pub(super) fn limits(&self) -> Limits {
+        Limits { headers_max: self.headers_max, url_max: self.url_max }
+    }
+
+    /// Writes the reply to a plain `GET` of `path`, if memory has an answer. The path is
+    /// within the limits and holds neither query nor fragment.
+    pub(super) fn answer(&self, path: &str, unsent: &mut Unsent) -> bool {
+        let Ok(Target { group: name, key }) = target::parse_path(path) else { return false };
+        let Some(group) = self.groups.get(&name) else { return false };
+        match group.recall(&key) {
+            None => return false,
+            Some(Ok(hit)) => {
+                self.metrics.answered(StatusCode::OK);
+                let content_type = content_type(&hit.value).clone();
+                quick::write_hit(unsent, hit, content_type.as_bytes());
+            }
+            Some(error) => {
+                let response = self.answered(&group, error, HeaderMap::new(), false, true);
+                quick::write_response(unsent, response);
+            }
+        }
+        true
     }
 
     /// The reply to a request without a body.
@@ -157,11 +190,7 @@ impl Handler {
                 if is_known {
                     return self.reply(StatusCode::NOT_MODIFIED, headers, ReplyBody::empty());
                 }
-                let content_type = value
-                    .content_type()
-                    .cloned()
-                    .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-                headers.insert(CONTENT_TYPE, content_type);
+                headers.insert(CONTENT_TYPE, content_type(&value).clone());
                 headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 if is_head {
                     headers.insert(CONTENT_LENGTH, HeaderValue::from(value.body().len()));
@@ -215,6 +244,13 @@ impl Handler {
         self.metrics.answered(response.status());
         response
     }
+}
+
+/// The media type of a value. One that is out of proportion is not passed on: the head
+/// of a reply has to fit the buffer of its connection.
+fn content_type(value: &Value) -> &HeaderValue {
+    static BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+    value.content_type().filter(|media| media.len() <= CONTENT_TYPE_MAX).unwrap_or(&BYTES)
 }
 
 /// Says where an answer came from.

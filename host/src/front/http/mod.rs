@@ -1,9 +1,10 @@
 //! The front for clients: `GET`, `HEAD` and `DELETE` of `/{group}/{key…}`.
 //!
 //! Each serving thread has a runtime and a listener of its own, so that a hit is
-//! answered on the core that received it ([`thread`]). A connection speaks HTTP/1.1
-//! through hyper over a [`wire`] that gathers replies and watches the clock
-//! ([`connection`]); a request becomes a reply in [`handler`].
+//! answered on the core that received it ([`thread`]). A connection ([`connection`])
+//! speaks HTTP/1.1 through hyper, over a [`wire`] that answers plain hits before hyper
+//! reads them ([`head`], [`quick`]) and gathers replies. Everything else becomes a
+//! reply in [`handler`].
 //!
 //! Invariants:
 //! - a hit is answered in the poll that read it: no other task, thread or timer;
@@ -17,6 +18,9 @@
 
 mod connection;
 mod handler;
+mod head;
+mod inbox;
+mod quick;
 mod thread;
 mod wire;
 
@@ -91,8 +95,8 @@ impl HttpFront {
         let slots =
             Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
         let (stop, told) = watch::channel(Stop::No);
-        let (started, starts) = mpsc::channel();
         let count = self.listeners.len();
+        let (started, starts) = mpsc::sync_channel(count);
         let mut serving = Serving { address: self.address, stop, threads: Vec::new() };
         for (index, listener) in self.listeners.into_iter().enumerate() {
             let thread = thread::Thread {

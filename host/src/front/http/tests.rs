@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::{runtime::Runtime, sync::Semaphore as Gate};
+use tokio::{runtime::Runtime, sync::Semaphore as Gate, time::Instant};
 
 use super::*;
 use crate::{
@@ -110,9 +110,9 @@ impl Front {
     }
 
     fn wait(&self, what: &str, mut until: impl FnMut(&Self) -> bool) {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while !until(self) {
-            assert!(std::time::Instant::now() < deadline, "never happened: {what}");
+            assert!(Instant::now() < deadline, "never happened: {what}");
             std::thread::yield_now();
         }
     }
@@ -177,7 +177,7 @@ impl Client {
 
     /// Reads on; `false` at the end.
     fn more(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         match self.socket.read(&mut buffer) {
             Ok(0) => false,
             Ok(count) => {
@@ -250,6 +250,85 @@ fn a_hit_is_described_and_validates() {
 }
 
 #[test]
+fn a_hit_reads_the_same_whichever_way_it_took() {
+    let front = Front::start();
+    let mut client = front.connect();
+    let sorted = |reply: &Reply| {
+        let mut lines: Vec<_> = reply.head.lines().map(str::to_owned).collect();
+        lines.retain(|line| !line.starts_with("date") && !line.starts_with("cache-status"));
+        lines.sort();
+        (lines, reply.body.clone())
+    };
+    for key in ["page", "plain", "nothing", "absent", "down", "big"] {
+        let target = format!("/g/{key}");
+        client.ask("GET", &target, "");
+        let quick = client.ask("GET", &target, "");
+        // A header that changes nothing, and is left to hyper.
+        let slow = client.ask("GET", &target, "connection: keep-alive\r\n");
+        assert_eq!(sorted(&quick), sorted(&slow), "{key}");
+        for reply in [quick, slow] {
+            let status = reply.header("cache-status").unwrap();
+            assert!(status.starts_with("cachecluster; hit; "), "{status}");
+            assert!(reply.header("date").is_some_and(|date| date.ends_with(" GMT")));
+        }
+    }
+}
+
+#[test]
+fn quick_and_slow_requests_take_turns_on_one_connection() {
+    let front = Front::start();
+    let mut client = front.connect();
+    client.ask("GET", "/g/k", "");
+    client.ask("GET", "/g/big", "");
+    let round = "GET /g/k HTTP/1.1\r\n\r\n\
+                 HEAD /g/k HTTP/1.1\r\n\r\n\
+                 GET /g/big HTTP/1.1\r\n\r\n\
+                 GET /g/k HTTP/1.1\r\n\r\n\
+                 GET /g/big HTTP/1.1\r\nif-none-match: \"x\"\r\n\r\n\
+                 GET /g/absent HTTP/1.1\r\n\r\n\
+                 GET /other/k HTTP/1.1\r\n\r\n\
+                 GET /g/a#b HTTP/1.1\r\n\r\n\
+                 DELETE /g/gone HTTP/1.1\r\n\r\n";
+    let rounds = round.repeat(3);
+    let (first, second) = rounds.split_at(rounds.len() / 2 + 5);
+    let mut sender = client.socket.try_clone().unwrap();
+    let (first, second) = (first.to_owned(), second.to_owned());
+    let sending = std::thread::spawn(move || {
+        sender.write_all(first.as_bytes()).unwrap();
+        sender.write_all(second.as_bytes()).unwrap();
+    });
+    for _ in 0..3 {
+        assert_eq!(client.reply(false).text(), "k");
+        assert_eq!(client.reply(true).header("content-length"), Some("1"));
+        assert_eq!(client.reply(false).body.len(), BIG);
+        assert_eq!(client.reply(false).text(), "k");
+        assert_eq!(client.reply(false).body.len(), BIG);
+        for status in [404, 404, 400, 204] {
+            assert_eq!(client.reply(false).status, status);
+        }
+    }
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_request_may_arrive_in_any_pieces() {
+    let front = Front::start();
+    let mut client = front.connect();
+    client.ask("GET", "/g/k", "");
+    let long = format!("x: {}\r\n", "v".repeat(12_000));
+    for headers in ["", "accept: */*\r\n", &long] {
+        let request = format!("GET /g/k HTTP/1.1\r\n{headers}\r\n");
+        for at in [1, 4, 13, 17, 18, request.len() - 2, request.len() - 1] {
+            client.send(&request[..at]);
+            client.send(&request[at..]);
+            client.send(&request);
+            assert_eq!(client.reply(false).text(), "k");
+            assert_eq!(client.reply(false).text(), "k");
+        }
+    }
+}
+
+#[test]
 fn a_deleted_key_is_filled_anew() {
     let front = Front::start();
     let mut client = front.connect();
@@ -306,9 +385,9 @@ fn pipelined_replies_come_in_order_and_large_ones_whole() {
     let targets: Vec<_> =
         (0..40).map(|n| format!("/g/k{n}")).chain(["/g/big".to_owned()]).collect();
     for _ in 0..2 {
-        let requests: String =
-            targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\n\r\n")).collect();
-        client.send(requests);
+        for target in &targets {
+            client.send(format!("GET {target} HTTP/1.1\r\n\r\n"));
+        }
         for target in &targets {
             let reply = client.reply(false);
             assert_eq!(reply.status, 200);

@@ -47,7 +47,7 @@ pub(super) struct Thread {
 
 impl Thread {
     /// Serves until told to stop. Returns how many connections had to be cut.
-    pub(super) fn run(self, started: &mpsc::Sender<io::Result<()>>) -> usize {
+    pub(super) fn run(self, started: &mpsc::SyncSender<io::Result<()>>) -> usize {
         let runtime =
             match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => runtime,
@@ -59,7 +59,7 @@ impl Thread {
         runtime.block_on(self.serve(started))
     }
 
-    async fn serve(self, started: &mpsc::Sender<io::Result<()>>) -> usize {
+    async fn serve(self, started: &mpsc::SyncSender<io::Result<()>>) -> usize {
         let Self { listener, settings, groups, metrics, slots, mut told } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,

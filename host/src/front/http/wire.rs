@@ -1,13 +1,20 @@
 //! A client's socket, as hyper sees it.
 //!
-//! What hyper writes is gathered here and sent once it has nothing more to do, so that
-//! the replies to all requests of one read leave in one write. hyper's own way to do
-//! that (`pipeline_flush`) waits while any byte of a further request is unread: half a
-//! request would hold back the reply before it.
+//! Requests are looked at before hyper reads them. A plain `GET` that memory answers is
+//! replied to right here ([`quick`]); any other head without a body is handed to hyper
+//! on its own, and at the first oddity the whole connection is hyper's.
+//!
+//! What is written, by us or by hyper, is gathered and sent once nothing more is to be
+//! done, so that the replies to all requests of one read leave in one write. hyper's
+//! own way to do that (`pipeline_flush`) waits while any byte of a further request is
+//! unread: half a request would hold back the reply before it.
 //!
 //! Invariants:
-//! - at most [`GATHER_MAX`] bytes are gathered; a larger write waits for the socket;
-//! - a large body is not copied: it goes to the socket from where memory holds it.
+//! - replies leave in the order of their requests: nothing is answered here while
+//!   hyper holds a request or a part of a reply;
+//! - at most [`GATHER_MAX`] bytes are gathered before the socket has to take them;
+//! - a large body is not copied: it goes to the socket from where memory holds it;
+//! - a connection without a request under way holds no buffer of ours.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,17 +24,30 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Buf as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+};
+
+use super::{
+    super::body::Chunk,
+    handler::Handler,
+    head::{Limits, Scan, scan},
+    inbox::Inbox,
+    quick,
 };
 
 /// Bytes that wait for one write together. More would leave the caches of the core
 /// before it is sent.
 const GATHER_MAX: usize = 64 * 1024;
 
-/// Writes from here on are not gathered: two copies cost more than one system call.
-const DIRECT_MIN: usize = 16 * 1024;
+/// Writes from here on are not gathered: a copy of so much costs more than a system
+/// call, or the second part of one.
+pub(super) const DIRECT_MIN: usize = 16 * 1024;
+
+/// Reads in one turn of a connection; then others have theirs.
+const FILLS_MAX: u32 = 4;
 
 thread_local! {
     /// The buffer of the last connection that sent all it had. Connections of a thread
@@ -46,6 +66,19 @@ pub(super) enum Phase {
     Busy,
 }
 
+/// Who looks at the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// We do: hyper holds nothing.
+    Ours,
+    /// hyper was handed a head, so much of which it has still to read.
+    Given(usize),
+    /// hyper has the reply, and has perhaps not written all of it.
+    Answered,
+    /// hyper does, to the end of the connection.
+    Hypers,
+}
+
 /// One side of a connection's wire; the clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Wire(Rc<Shared>);
@@ -53,60 +86,158 @@ pub(super) struct Wire(Rc<Shared>);
 #[derive(Debug)]
 struct Shared {
     socket: RefCell<TcpStream>,
+    inbox: RefCell<Inbox>,
     unsent: RefCell<Unsent>,
+    handler: Handler,
+    limits: Limits,
+    stage: Cell<Stage>,
     phase: Cell<Phase>,
+    /// Heads that arrived whole, to tell one slow request from many quick ones.
+    heads: Cell<u64>,
+    fills: Cell<u32>,
     has_moved: Cell<bool>,
+    has_fragment: Cell<bool>,
+    was_put_off: Cell<bool>,
 }
 
-/// What was written and not yet sent: the bytes from `at` on.
+/// What was written and not yet sent: `bytes` from `at` on, and then `tail`.
 #[derive(Debug, Default)]
-struct Unsent {
-    bytes: Vec<u8>,
+pub(super) struct Unsent {
+    pub(super) bytes: Vec<u8>,
     at: usize,
+    /// A large body, behind which nothing more is gathered.
+    pub(super) tail: Option<Chunk>,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.tail.is_none()
+    }
+
+    /// Whether the socket has to take some of it before more is written.
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= GATHER_MAX || self.tail.is_some()
+    }
+
+    /// Takes a buffer if it has none.
+    fn prepare(&mut self) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.take();
+        }
+    }
+
+    /// Gathers `bufs`; `false` when they do not fit.
+    fn gather(&mut self, bufs: &[IoSlice<'_>], length: usize) -> bool {
+        if self.tail.is_some() || self.bytes.len() + length > GATHER_MAX {
+            return false;
+        }
+        self.prepare();
+        for buf in bufs {
+            self.bytes.extend_from_slice(buf);
+        }
+        true
+    }
+
+    fn advance(&mut self, sent: usize) {
+        let text = sent.min(self.bytes.len() - self.at);
+        self.at += text;
+        if let Some(tail) = &mut self.tail {
+            tail.advance(sent - text);
+        }
+    }
 }
 
 impl Wire {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(super) fn new(socket: TcpStream, handler: Handler) -> Self {
         Self(Rc::new(Shared {
             socket: RefCell::new(socket),
+            inbox: RefCell::default(),
             unsent: RefCell::default(),
+            limits: handler.limits(),
+            handler,
+            stage: Cell::new(Stage::Ours),
             phase: Cell::new(Phase::Idle),
+            heads: Cell::new(0),
+            fills: Cell::new(0),
             has_moved: Cell::new(false),
+            has_fragment: Cell::new(false),
+            was_put_off: Cell::new(false),
         }))
+    }
+
+    pub(super) fn handler(&self) -> &Handler {
+        &self.0.handler
     }
 
     pub(super) fn phase(&self) -> Phase {
         self.0.phase.get()
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.0.phase.set(phase);
+    /// How many heads have arrived whole.
+    pub(super) fn heads(&self) -> u64 {
+        self.0.heads.get()
+    }
+
+    /// hyper has read a head; says whether its target has a fragment, which hyper has
+    /// dropped.
+    pub(super) fn begin(&self) -> bool {
+        self.0.heads.set(self.heads() + 1);
+        self.0.phase.set(Phase::Busy);
+        self.0.has_fragment.take()
+    }
+
+    /// hyper has the reply to the head it read.
+    pub(super) fn end(&self) {
+        self.0.phase.set(Phase::Idle);
+        if matches!(self.0.stage.get(), Stage::Given(_)) {
+            self.0.stage.set(Stage::Answered);
+        }
+    }
+
+    /// A new turn of the connection begins.
+    pub(super) fn begin_turn(&self) {
+        self.0.fills.set(0);
+    }
+
+    /// Whether hyper wanted to read while it still had to write, and can now.
+    pub(super) fn was_put_off(&self) -> bool {
+        self.0.stage.get() == Stage::Ours && self.0.was_put_off.take()
     }
 
     /// Whether a byte went either way since this was last asked.
     pub(super) fn has_moved(&self) -> bool {
-        self.0.has_moved.replace(false)
+        self.0.has_moved.take()
     }
 
     /// Whether bytes wait for the client to read.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.0.unsent.borrow().bytes.is_empty()
+        !self.0.unsent.borrow().is_empty()
     }
 
     /// Sends what was gathered.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut unsent = self.0.unsent.borrow_mut();
-        if unsent.bytes.is_empty() {
+        if unsent.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        while unsent.at < unsent.bytes.len() {
-            let mut socket = self.0.socket.borrow_mut();
-            let sent = ready!(Pin::new(&mut *socket).poll_write(cx, &unsent.bytes[unsent.at..]))?;
+        let mut socket = self.0.socket.borrow_mut();
+        let mut socket = Pin::new(&mut *socket);
+        loop {
+            let text = &unsent.bytes[unsent.at..];
+            let tail = unsent.tail.as_ref().map_or(&[][..], |tail| tail.chunk());
+            let sent = match (text, tail) {
+                ([], []) => break,
+                (text, []) => ready!(socket.as_mut().poll_write(cx, text))?,
+                (text, tail) => {
+                    let bufs = [IoSlice::new(text), IoSlice::new(tail)];
+                    ready!(socket.as_mut().poll_write_vectored(cx, &bufs))?
+                }
+            };
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.0.has_moved.set(true);
-            unsent.at += sent;
+            unsent.advance(sent);
         }
         let Unsent { mut bytes, .. } = std::mem::take(&mut *unsent);
         bytes.clear();
@@ -114,19 +245,100 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Gathers `bufs`; `false` when they do not fit.
-    fn gather(&self, bufs: &[IoSlice<'_>], length: usize) -> bool {
+    /// Answers what can be answered here, and hands the first head that cannot, to
+    /// hyper.
+    fn poll_heads(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let shared = &*self.0;
+        loop {
+            if shared.unsent.borrow().is_full() {
+                ready!(self.poll_send(cx))?;
+            }
+            let mut inbox = shared.inbox.borrow_mut();
+            match scan(inbox.bytes(), shared.limits) {
+                Scan::Plain { length, quick, has_fragment } => {
+                    if let Some(path) = quick
+                        && self.answer(path)
+                    {
+                        inbox.consume(length);
+                        shared.heads.set(shared.heads.get() + 1);
+                    } else {
+                        shared.phase.set(Phase::Reading);
+                        shared.has_fragment.set(has_fragment);
+                        shared.stage.set(Stage::Given(length));
+                        return self.poll_given(&mut inbox, length, buf);
+                    }
+                }
+                Scan::Odd => return self.give_up(&mut inbox, buf),
+                Scan::Partial if inbox.is_full() => return self.give_up(&mut inbox, buf),
+                Scan::Partial => {
+                    let is_idle = inbox.bytes().is_empty();
+                    shared.phase.set(if is_idle { Phase::Idle } else { Phase::Reading });
+                    if shared.fills.replace(shared.fills.get() + 1) == FILLS_MAX {
+                        inbox.release();
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    let mut socket = shared.socket.borrow_mut();
+                    let Poll::Ready(read) = inbox.poll_fill(&mut socket, cx) else {
+                        inbox.release();
+                        return Poll::Pending;
+                    };
+                    if read? == 0 {
+                        return self.give_up(&mut inbox, buf);
+                    }
+                    shared.has_moved.set(true);
+                    quick::keep_time();
+                }
+            }
+        }
+    }
+
+    /// Replies to a `GET` of `path` if memory can.
+    fn answer(&self, path: &str) -> bool {
         let mut unsent = self.0.unsent.borrow_mut();
-        if unsent.bytes.len() + length > GATHER_MAX {
-            return false;
+        unsent.prepare();
+        self.0.handler.answer(path, &mut unsent)
+    }
+
+    /// Lets hyper read the head it was given, `left` bytes of which are in the inbox.
+    fn poll_given(
+        &self,
+        inbox: &mut Inbox,
+        left: usize,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if left == 0 {
+            // hyper does not read while it answers. If it asks for more, it did not
+            // find the end where we did: the clock ends the connection.
+            return Poll::Pending;
         }
-        if unsent.bytes.capacity() == 0 {
-            unsent.bytes = SPARE.take();
+        let count = inbox.pour(buf, left);
+        self.0.stage.set(Stage::Given(left - count));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Leaves the connection to hyper, beginning with what is in the inbox. Nothing
+    /// there means that the client is done.
+    fn give_up(&self, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.stage.set(Stage::Hypers);
+        inbox.pour(buf, usize::MAX);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_through(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inbox = self.0.inbox.borrow_mut();
+        if inbox.pour(buf, usize::MAX) > 0 {
+            return Poll::Ready(Ok(()));
         }
-        for buf in bufs {
-            unsent.bytes.extend_from_slice(buf);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut *self.0.socket.borrow_mut()).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.0.has_moved.set(true);
+            if self.phase() == Phase::Idle {
+                self.0.phase.set(Phase::Reading);
+            }
         }
-        true
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -136,15 +348,15 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut *self.0.socket.borrow_mut()).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.0.has_moved.set(true);
-            if self.phase() == Phase::Idle {
-                self.set_phase(Phase::Reading);
+        match self.0.stage.get() {
+            Stage::Ours => self.poll_heads(cx, buf),
+            Stage::Given(left) => self.poll_given(&mut self.0.inbox.borrow_mut(), left, buf),
+            Stage::Answered => {
+                self.0.was_put_off.set(true);
+                Poll::Pending
             }
+            Stage::Hypers => self.poll_through(cx, buf),
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -163,17 +375,17 @@ impl AsyncWrite for Wire {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if length < DIRECT_MIN && self.gather(bufs, length) {
+        if length < DIRECT_MIN {
+            if !self.0.unsent.borrow_mut().gather(bufs, length) {
+                ready!(self.poll_send(cx))?;
+                self.0.unsent.borrow_mut().gather(bufs, length);
+            }
             return Poll::Ready(Ok(length));
         }
         ready!(self.poll_send(cx))?;
-        if length < DIRECT_MIN {
-            self.gather(bufs, length);
-            return Poll::Ready(Ok(length));
-        }
         let mut socket = self.0.socket.borrow_mut();
         let sent = ready!(Pin::new(&mut *socket).poll_write_vectored(cx, bufs))?;
-        self.0.has_moved.set(sent > 0);
+        self.0.has_moved.set(true);
         Poll::Ready(Ok(sent))
     }
 
@@ -181,8 +393,12 @@ impl AsyncWrite for Wire {
         true
     }
 
-    /// Nothing is sent here: see [`Wire::poll_send`].
+    /// Sends nothing: see [`Wire::poll_send`]. hyper calls this when it has written all
+    /// that it had.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.stage.get() == Stage::Answered {
+            self.0.stage.set(Stage::Ours);
+        }
         Poll::Ready(Ok(()))
     }
 
