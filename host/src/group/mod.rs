@@ -247,9 +247,9 @@ impl Group {
 }
 
 /// The answer of an entry that may be served.
-fn remembered(entry: Entry, Age { age, ttl, state }: Age) -> Result<Hit, GetError> {
-    let served = if state == State::Fresh { Served::Hit } else { Served::Stale };
-    let provenance = Provenance { served, age, ttl };
+fn remembered(entry: Entry, age: Age) -> Result<Hit, GetError> {
+    let served = if age.state == State::Fresh { Served::Hit } else { Served::Stale };
+    let provenance = Provenance { served, age: age.age(), ttl: age.ttl() };
     match entry.value {
         Some(value) => Ok(Hit { value, provenance }),
         None => Err(GetError::NotFound(provenance)),

@@ -56,12 +56,24 @@ pub struct Entry {
 /// How old an answer is and whether it may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age {
-    /// Time since the getter gave the answer.
-    pub age: Duration,
-    /// Time for which it stays fresh; zero once it is stale.
-    pub ttl: Duration,
+    /// Milliseconds since the getter gave the answer.
+    age: u64,
+    /// Milliseconds for which it stays fresh.
+    ttl: u64,
     /// Whether it may be served at all.
     pub state: State,
+}
+
+impl Age {
+    /// Time since the getter gave the answer.
+    pub fn age(self) -> Duration {
+        Duration::from_millis(self.age)
+    }
+
+    /// Time for which it stays fresh; zero once it is stale.
+    pub fn ttl(self) -> Duration {
+        Duration::from_millis(self.ttl)
+    }
 }
 
 /// Whether an answer may be served.
@@ -113,7 +125,8 @@ impl Store {
     /// find room.
     pub fn new(budget: u64, value_max: u64) -> Self {
         let fit = budget / (LARGEST_VALUES_PER_SHARD * value_max.max(1));
-        let shards = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
+        let fit = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
+        let shards = 1 << fit.ilog2();
         // The remainder of the division stays unused: less than one byte a shard.
         let part = budget / shards as u64;
         Self {
@@ -194,7 +207,8 @@ impl Store {
 
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
         let hash = xxh3_64_with_seed(key, self.seed);
-        lock(&self.shards[hash as usize % self.shards.len()])
+        // A power of two: see `new`.
+        lock(&self.shards[hash as usize & (self.shards.len() - 1)])
     }
 }
 
@@ -237,16 +251,14 @@ impl Entry {
         } else {
             State::Dead
         };
-        Age {
-            age: Duration::from_millis(age),
-            ttl: Duration::from_millis(fresh.saturating_sub(age)),
-            state,
-        }
+        Age { age, ttl: fresh.saturating_sub(age), state }
     }
 }
 
+/// Whole milliseconds. Unlike [`Duration::as_millis`] this needs no 128-bit division,
+/// and it is part of every hit.
 fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    time.as_secs().saturating_mul(1_000).saturating_add(time.subsec_millis().into())
 }
 
 #[cfg(test)]

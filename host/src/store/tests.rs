@@ -39,9 +39,9 @@ fn an_answer_is_fresh_then_stale_then_gone() {
     let at = |seconds| store.get(b"k", now + Duration::from_secs(seconds)).map(|(_, age)| age);
 
     let fresh = at(4).expect("fresh");
-    assert_eq!((fresh.state, fresh.age.as_secs(), fresh.ttl.as_secs()), (State::Fresh, 4, 6));
+    assert_eq!((fresh.state, fresh.age().as_secs(), fresh.ttl().as_secs()), (State::Fresh, 4, 6));
     let stale = at(10).expect("stale");
-    assert_eq!((stale.state, stale.ttl), (State::Stale, Duration::ZERO));
+    assert_eq!((stale.state, stale.ttl()), (State::Stale, Duration::ZERO));
     assert!(at(15).is_none());
     assert_eq!(store.usage(), Usage::default(), "a dead answer frees its bytes when looked at");
 }
