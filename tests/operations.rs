@@ -141,7 +141,7 @@ fn a_component_that_is_none_is_refused_with_the_reason() {
         (b"#!/bin/sh\necho hello\n", "not a WebAssembly"),
         (b"\x7fELF\x02\x01\x01", "native program"),
         (&whole[..whole.len() / 2], "truncated"),
-        (&core, "core module"),
+        (&core, "core WebAssembly module"),
         (&empty_component, "getter"),
         (&[0; 4_096], "not a WebAssembly"),
     ];
