@@ -1,8 +1,8 @@
 //! How requests get in: HTTP for clients, HTTP for operators.
 //!
 //! [`http`] is the surface that clients use and where a hit is answered; [`admin`] is
-//! the one for operators. Both take keys as raw bytes ([`target`]) and say what went
-//! wrong in the same form ([`problem`]).
+//! the one for operators. Both take keys as raw bytes (`target`) and say what went
+//! wrong in the same form (`problem`).
 //!
 //! Invariants:
 //! - a key arrives as the client wrote it: percent-decoded once and nothing else;

@@ -13,7 +13,7 @@
 //! `HEAD` works wherever `GET` does. Errors are problem documents.
 //!
 //! Invariants:
-//! - a browser that a stranger's page drives cannot purge or read here: see [`guard`];
+//! - a browser that a stranger's page drives cannot purge or read here: see `guard`;
 //! - reading is cheap and never waits for a group, a plugin or a peer.
 //!
 //! There is no authentication: whoever reaches the address may purge.

@@ -1,10 +1,10 @@
 //! The front for clients: `GET`, `HEAD` and `DELETE` of `/{group}/{key…}`.
 //!
 //! Each serving thread has a runtime and a listener of its own, so that a hit is
-//! answered on the core that received it ([`thread`]). A connection ([`connection`])
-//! speaks HTTP/1.1 through hyper, over a [`wire`] that answers plain hits before hyper
-//! reads them ([`head`], [`quick`]) and gathers replies. Everything else becomes a
-//! reply in [`handler`].
+//! answered on the core that received it (`thread`). A connection (`connection`)
+//! speaks HTTP/1.1 through hyper, over a `wire` that answers plain hits before hyper
+//! reads them (`head`, `quick`) and gathers replies. Everything else becomes a
+//! reply in `handler`.
 //!
 //! Invariants:
 //! - a hit is answered in the poll that read it: no other task, thread or timer;
