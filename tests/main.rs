@@ -6,6 +6,7 @@
 
 mod architecture;
 mod dictionary;
+mod embedding;
 mod harness;
 mod keys;
 mod memory;

@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -46,15 +47,21 @@ const CONTROL_THREADS: usize = 2;
 /// drained, so that nobody waits for them.
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
-/// A running node.
+/// A running node. Dropped without [`Node::stop`], it stops at once and cuts the
+/// requests under way.
 pub struct Node {
     groups: Arc<Groups>,
     readiness: Readiness,
     clients: Option<Serving>,
     operators: Option<Operators>,
     plugins: Option<PluginHost>,
-    control: Runtime,
+    control: Control,
 }
+
+/// The runtime for operators and native fills. Unlike a bare [`Runtime`] it may be
+/// dropped anywhere, within another runtime too: its tasks then end by themselves.
+#[derive(Debug)]
+struct Control(Option<Runtime>);
 
 /// The admin surface while it runs.
 #[derive(Debug)]
@@ -108,12 +115,7 @@ impl NodeBuilder {
     }
 
     fn start_here(self) -> anyhow::Result<Node> {
-        let control = runtime::Builder::new_multi_thread()
-            .thread_name("control")
-            .worker_threads(CONTROL_THREADS)
-            .enable_all()
-            .build()
-            .context("start the control threads")?;
+        let control = Control::start().context("start the control threads")?;
         let metrics = Metrics::new();
         let readiness = Readiness::new();
         let groups = Arc::<Groups>::default();
@@ -260,7 +262,7 @@ impl Node {
         if let Some(plugins) = self.plugins.take() {
             plugins.shutdown();
         }
-        self.control.shutdown_timeout(RUNTIME_STOP);
+        self.control.stop();
         match cut {
             0 => Ok(()),
             cut => Err(anyhow!(
@@ -324,6 +326,40 @@ impl fmt::Debug for Node {
     }
 }
 
+impl Control {
+    fn start() -> std::io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .thread_name("control")
+            .worker_threads(CONTROL_THREADS)
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Ends the threads, and waits a moment for what they are at.
+    fn stop(mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(RUNTIME_STOP);
+        }
+    }
+}
+
+impl Deref for Control {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("taken by `stop` and `drop` alone, which are the last to look")
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Operators {
     fn start(
         listener: tokio::net::TcpListener,
@@ -356,7 +392,7 @@ fn load_plugins(
     base_dir: &Path,
     groups: &Arc<Groups>,
     metrics: &Metrics,
-    control: &Runtime,
+    control: &Control,
 ) -> anyhow::Result<Loaded> {
     if config.plugins.is_empty() {
         return Ok(Loaded { host: None, by_name: BTreeMap::new() });
