@@ -97,7 +97,7 @@ mod tests {
         }
         let [systems, everyday] = dictionary.databases.as_slice() else { panic!("two") };
         assert_eq!(systems.define("CACHE").len(), 2);
-        assert!(systems.define("cache")[0].contains("\n.\n"));
+        assert!(systems.define("dot")[0].contains("\n.\n"));
         assert_eq!(everyday.define("piston").len(), 1);
         assert!(dictionary.named("nothing").is_none());
     }
