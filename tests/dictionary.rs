@@ -1,6 +1,6 @@
 //! Real input: Debian's dictd with the gcide dictionary, through the dict plugin.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -35,8 +35,11 @@ fn node(origin: std::net::SocketAddr, caching: &str) -> Node {
 }
 
 async fn define(node: &Node, word: &str) -> Response {
-    let path: String = word.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    node.get(&format!("/define/{path}")).await
+    let mut path = "/define/".to_owned();
+    for byte in word.bytes() {
+        write!(path, "%{byte:02X}").expect("to write into a string");
+    }
+    node.get(&path).await
 }
 
 #[tokio::test]

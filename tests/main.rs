@@ -4,10 +4,20 @@
 //! origins and proxies and ends them; everything listens on loopback, on ports the
 //! system chooses or on loopback addresses of the test's own.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures of tests are far from the bounds of their types"
+)]
+
 mod architecture;
+mod cli;
+mod demo;
 mod dictionary;
 mod embedding;
 mod harness;
+mod hostile;
 mod keys;
 mod memory;
 mod operations;

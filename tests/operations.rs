@@ -134,14 +134,14 @@ fn a_component_that_is_none_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = folder.path().join("plugin.wasm");
     let whole = std::fs::read(component("dict")).expect("the component");
-    let core = wat::parse_str("(module)").expect("a module");
+    let bare_module = wat::parse_str("(module)").expect("a module");
     let empty_component = wat::parse_str("(component)").expect("a component");
     let cases: [(&[u8], &str); 7] = [
         (b"", "empty"),
         (b"#!/bin/sh\necho hello\n", "not a WebAssembly"),
         (b"\x7fELF\x02\x01\x01", "native program"),
         (&whole[..whole.len() / 2], "truncated"),
-        (&core, "core WebAssembly module"),
+        (&bare_module, "core WebAssembly module"),
         (&empty_component, "getter"),
         (&[0; 4_096], "not a WebAssembly"),
     ];

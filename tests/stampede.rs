@@ -88,9 +88,12 @@ async fn a_failing_key_asks_the_origin_once_for_each_backoff_window() {
 async fn a_failing_key_is_tried_again_after_its_window() {
     let healthy = Arc::new(AtomicBool::new(false));
     let state = Arc::clone(&healthy);
-    let origin = Origin::start(move |_| match state.load(Ordering::SeqCst) {
-        true => origin::ok("", b"back"),
-        false => origin::status("503 Service Unavailable"),
+    let origin = Origin::start(move |_| {
+        if state.load(Ordering::SeqCst) {
+            origin::ok("", b"back")
+        } else {
+            origin::status("503 Service Unavailable")
+        }
     })
     .await;
     let node = node(origin.addr(), "backoff = \"100ms\"\nbackoff_max = \"200ms\"");

@@ -9,6 +9,12 @@
 //! shared machine. `cargo bench --bench store`
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports to whoever runs it")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures for people: far from the bounds of their types"
+)]
 
 use std::{
     env, fs,
@@ -108,8 +114,8 @@ fn get() {
     for number in 0..ITEMS {
         let key = key(number);
         store.insert(&key, Some(Value::new(&[1; KIB])), hour(), now);
-        arcs.lock().unwrap().put(Box::from(key), Arc::from([1; KIB]));
-        bytes.lock().unwrap().put(Box::from(key), Bytes::from(vec![1; KIB]));
+        arcs.lock().expect("no panic").put(Box::from(key), Arc::from([1; KIB]));
+        bytes.lock().expect("no panic").put(Box::from(key), Bytes::from(vec![1; KIB]));
     }
     let mut random = fastrand::Rng::with_seed(1);
     // Nine of ten gets go to a tenth of the keys, as in a cache at work.
@@ -122,11 +128,11 @@ fn get() {
     let mut rounds: [Vec<f64>; 3] = Default::default();
     for _ in 0..ROUNDS {
         rounds[0].push(one_after_another(&wanted, |key| {
-            let value = arcs.lock().unwrap().get(&key[..]).cloned();
+            let value = arcs.lock().expect("no panic").get(&key[..]).cloned();
             value.map(|value| value[0])
         }));
         rounds[1].push(one_after_another(&wanted, |key| {
-            let value = bytes.lock().unwrap().get(&key[..]).cloned();
+            let value = bytes.lock().expect("no panic").get(&key[..]).cloned();
             value.map(|value| value[0])
         }));
         rounds[2].push(one_after_another(&wanted, |key| {

@@ -136,7 +136,7 @@ impl NodeBuilder {
         plugins_up.release();
 
         let operators = operators.map(|listener| {
-            let status = plugins.by_name.values().cloned().collect();
+            let status: Vec<_> = plugins.by_name.values().cloned().collect();
             let state = AdminState {
                 groups: Arc::clone(&groups),
                 metrics: metrics.clone(),
@@ -416,7 +416,7 @@ fn start_host(
         .context("start the host of the plugins ([wasm])")
 }
 
-fn plugin_status(plugins: &Vec<Arc<Plugin>>) -> serde_json::Value {
+fn plugin_status(plugins: &[Arc<Plugin>]) -> serde_json::Value {
     let status: Vec<_> = plugins.iter().map(|plugin| plugin.status()).collect();
     serde_json::to_value(status).unwrap_or_default()
 }

@@ -10,10 +10,9 @@ pub(crate) mod node;
 pub(crate) mod origin;
 pub(crate) mod proxy;
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
 
 /// How long a test waits for something that should happen at once: far beyond what a
 /// busy machine needs, and short enough to report a hang.

@@ -8,10 +8,10 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
-    time::Instant,
 };
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::{PATIENCE, client, client::Response, until};
 
@@ -27,6 +27,7 @@ pub(crate) struct Node {
 /// A node that is still to be started.
 pub(crate) struct Builder {
     config: String,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 /// A component of this repository: the one that is checked in, or one that has just
@@ -49,7 +50,7 @@ pub(crate) fn cachecluster() -> Command {
 impl Node {
     /// A node with this config, on ports of loopback that the system chooses.
     pub(crate) fn with(config: impl Into<String>) -> Builder {
-        Builder { config: config.into() }
+        Builder { config: config.into(), env: Vec::new() }
     }
 
     /// `GET` of a client, sent as it stands.
@@ -101,6 +102,12 @@ impl Node {
 }
 
 impl Builder {
+    /// Sets a variable in the node's environment.
+    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
     /// Starts the node and waits until it serves.
     ///
     /// # Panics
@@ -116,6 +123,7 @@ impl Builder {
             .arg(&path)
             // Components are compiled once for all tests of a run.
             .env("XDG_CACHE_HOME", cache_folder())
+            .envs(self.env)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -192,7 +192,7 @@ fn require(draft: &mut Draft) {
                 .note(field.docs.join(" "))
                 .help(match name.as_str() {
                     "source" => "add the component's file: `source = \"NAME.wasm\"`".to_owned(),
-                    "plugin" => match draft.table["plugins"].as_table() {
+                    "plugin" => match draft.table.get("plugins").and_then(Value::as_table) {
                         Some(plugins) if !plugins.is_empty() => {
                             let first = plugins.keys().next().map_or("", String::as_str);
                             format!("name one of `[plugins]`: `plugin = \"{first}\"`")

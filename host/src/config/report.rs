@@ -16,6 +16,11 @@ use thiserror::Error;
 /// Reports that are rendered; more than these would scroll the first away.
 const RENDERED_MAX: usize = 50;
 
+/// Names that a sentence lists, and names among which the nearest is searched: nobody
+/// reads more, and each of many mistakes would pay for all of them.
+const LISTED_MAX: usize = 24;
+const COMPARED_MAX: usize = 200;
+
 /// Characters of a user's own text that are quoted in a sentence.
 const QUOTED_MAX: usize = 60;
 
@@ -300,6 +305,7 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
     let folded = text.to_lowercase();
     known
         .into_iter()
+        .take(COMPARED_MAX)
         .map(|known| (strsim::damerau_levenshtein(&folded, &known.to_lowercase()), known))
         .filter(|(distance, known)| *distance <= known.chars().count().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
@@ -308,7 +314,12 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// A list for a sentence: `a`, `b` and `c`.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(quoted).collect();
+    let mut rest = names.into_iter();
+    let mut names: Vec<String> = rest.by_ref().take(LISTED_MAX).map(quoted).collect();
+    let more = rest.count();
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
     match names.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),

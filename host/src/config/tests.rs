@@ -205,11 +205,23 @@ fn paths_start_from_the_files_own_folder() {
 }
 
 #[test]
+fn a_group_without_any_plugin_is_told_to_add_one() {
+    for text in ["[groups.b]\n", "plugins = 1\n[groups.b]\n", "[plugins]\n[groups.b]\n"] {
+        let reports = read(text, &[]).expect_err("no plugin").to_string();
+        assert!(reports.contains("add a plugin, and name it here"), "{reports}");
+    }
+}
+
+#[test]
 fn many_mistakes_end_in_a_count() {
-    let text = (0..60).map(|number| format!("key{number} = 1")).collect::<Vec<_>>().join("\n");
+    let text = lines(60, |n| format!("key{n} = 1"));
     let reports = read(&text, &[]).expect_err("sixty mistakes");
     assert_eq!(reports.iter().count(), 60);
     assert!(reports.to_string().ends_with("error: 10 more of these"));
+}
+
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -220,9 +232,11 @@ fn deep_and_long_files_are_refused_in_good_time() {
         "a = [".repeat(50_000),
         "{a=".repeat(50_000),
         "a = 1\n".repeat(100_000),
+        lines(80_000, |n| format!("k{n} = 1")),
         format!("a = '{}'", "x".repeat(1_000_000)),
         "\r".repeat(1000),
         format!("http = {}", "[".repeat(79)),
+        lines(8_000, |n| format!("plugins.p{n}.source = 'x'\ngroups.g{n}.plugin = 'q{n}q'")),
     ] {
         read(&text, &[]).expect_err("nonsense").render(true);
     }

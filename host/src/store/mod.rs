@@ -57,7 +57,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age {
     /// Milliseconds since the getter gave the answer.
-    age: u64,
+    elapsed: u64,
     /// Milliseconds for which it stays fresh.
     ttl: u64,
     /// Whether it may be served at all.
@@ -67,7 +67,7 @@ pub struct Age {
 impl Age {
     /// Time since the getter gave the answer.
     pub fn age(self) -> Duration {
-        Duration::from_millis(self.age)
+        Duration::from_millis(self.elapsed)
     }
 
     /// Time for which it stays fresh; zero once it is stale.
@@ -126,7 +126,7 @@ impl Store {
     pub fn new(budget: u64, value_max: u64) -> Self {
         let fit = budget / (LARGEST_VALUES_PER_SHARD * value_max.max(1));
         let fit = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
-        let shards = 1 << fit.ilog2();
+        let shards = 1_usize << fit.ilog2();
         // The remainder of the division stays unused: less than one byte a shard.
         let part = budget / shards as u64;
         Self {
@@ -205,6 +205,7 @@ impl Store {
         self.budget
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
         let hash = xxh3_64_with_seed(key, self.seed);
         // A power of two: see `new`.
@@ -251,7 +252,7 @@ impl Entry {
         } else {
             State::Dead
         };
-        Age { age, ttl: fresh.saturating_sub(age), state }
+        Age { elapsed: age, ttl: fresh.saturating_sub(age), state }
     }
 }
 
