@@ -1,6 +1,6 @@
 //! The system's allocator, set up so that a budget of bytes is kept in pages too.
 //!
-//! The store counts what an allocation really takes ([`taken`]), but no count helps
+//! The store counts what an allocation really takes (`taken`), but no count helps
 //! against an allocator that keeps what was given back. As glibc comes, every few
 //! threads have an arena of their own and none takes up what another has free, and
 //! values of 100 KiB lie between small ones: while four times the budget of values of
