@@ -139,23 +139,25 @@ impl Store {
 
     /// The answer for `key`, if it may be served now. Counts as a use.
     pub fn get(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
-        let (found, _dropped_after_the_lock) = {
-            let mut shard = self.shard(key);
-            match shard.get(key) {
-                None => (None, None),
-                Some(entry) => match entry.age(self.started, now) {
-                    Age { state: State::Dead, .. } => (None, shard.remove(key)),
-                    age => (Some((entry.clone(), age)), None),
-                },
-            }
-        };
-        found
+        // Before the lock, and while the processor waits for nothing yet.
+        let now = self.moment(now);
+        let mut shard = self.shard(key);
+        let entry = shard.get(key)?;
+        let age = entry.age(now);
+        if age.state != State::Dead {
+            return Some((entry.clone(), age));
+        }
+        let removed = shard.remove(key);
+        drop(shard);
+        drop(removed);
+        None
     }
 
     /// The answer for `key`, dead or alive, without counting as a use.
     pub fn peek(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
+        let now = self.moment(now);
         let shard = self.shard(key);
-        shard.peek(key).map(|entry| (entry.clone(), entry.age(self.started, now)))
+        shard.peek(key).map(|entry| (entry.clone(), entry.age(now)))
     }
 
     /// Keeps an answer given at `now`, in place of any other for `key`.
@@ -166,12 +168,8 @@ impl Store {
         lifetime: Lifetime,
         now: Instant,
     ) -> Inserted {
-        let entry = Entry {
-            value,
-            stored: millis(now.saturating_duration_since(self.started)),
-            fresh: lifetime.fresh,
-            grace: lifetime.grace,
-        };
+        let entry =
+            Entry { value, stored: self.moment(now), fresh: lifetime.fresh, grace: lifetime.grace };
         let owned_key = key.into();
         let mut dropped = Vec::new();
         // The guard is a temporary of this statement: `dropped` outlives it.
@@ -203,6 +201,11 @@ impl Store {
     /// The bytes this store stays within.
     pub fn budget(&self) -> u64 {
         self.budget
+    }
+
+    /// Milliseconds from the store's start to `now`.
+    fn moment(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.started))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
@@ -241,8 +244,8 @@ impl Lifetime {
 }
 
 impl Entry {
-    fn age(&self, started: Instant, now: Instant) -> Age {
-        let now = millis(now.saturating_duration_since(started));
+    /// `now`: milliseconds since the store's start.
+    fn age(&self, now: u64) -> Age {
         let age = now.saturating_sub(self.stored);
         let (fresh, grace) = (u64::from(self.fresh), u64::from(self.grace));
         let state = if age < fresh {
