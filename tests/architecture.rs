@@ -15,7 +15,8 @@ const BELOW_3: &[&str] = &["value", "store", "flight", "failures", "config", "me
 /// fails the test, so that it is given a floor when it is made.
 const ARROWS: &[(&str, &[&str])] = &[
     ("value", &[]),
-    ("store", FLOOR_0),
+    ("allocator", &[]),
+    ("store", &["value", "allocator"]),
     ("flight", FLOOR_0),
     ("failures", FLOOR_0),
     ("config", &["value", "store", "flight", "failures"]),

@@ -38,6 +38,8 @@ fn growth_stays_within_the_budget_and_a_tenth_while_four_budgets_flow_through() 
 #[test]
 #[ignore = "run by growth_stays_within_the_budget_and_a_tenth_while_four_budgets_flow_through"]
 fn flow() {
+    // As the binary does.
+    cachecluster::allocator::settle();
     let random_bytes = getter_fn(|fill: Fill| async move {
         // The size comes from the key: any up to the largest, each magnitude alike.
         let number = u64::from_le_bytes(fill.key[..8].try_into().expect("eight bytes"));

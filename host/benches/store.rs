@@ -39,6 +39,8 @@ const KIB: usize = 1_024;
 const MIB: u64 = 1 << 20;
 
 fn main() {
+    // As the binary does.
+    cachecluster::allocator::settle();
     // Each part in a process of its own: memory that one part has freed would be
     // taken up by the next without growth.
     let parts: [(&str, fn()); 3] = [("memory", memory), ("churn", churn), ("get", get)];

@@ -11,6 +11,7 @@
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`store`], [`flight`], [`failures`], [`value`]: memory, single flight, backoff,
 //!   and what they hold.
+//! - [`allocator`]: what a byte of budget is in the process's memory.
 
 pub mod node;
 
@@ -22,6 +23,7 @@ pub mod group;
 pub mod config;
 pub mod metrics;
 
+pub mod allocator;
 pub mod failures;
 pub mod flight;
 pub mod store;

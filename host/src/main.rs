@@ -5,5 +5,6 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    cachecluster::allocator::settle();
     cli::run(std::env::args_os()).into()
 }
