@@ -12,7 +12,7 @@ use super::{
     draft::Draft,
     grants,
     report::{Report, Severity, listed, nearest, quoted},
-    walk::{dotted, header},
+    walk::{SUGGESTIONS_MAX, dotted, header},
 };
 
 /// A group's memory holds at least this many of its largest values: with fewer, each
@@ -285,7 +285,9 @@ fn group(draft: &mut Draft, config: &Config, name: &str, group: &Group) {
     let plugin = config.plugins.get(&group.plugin);
     if plugin.is_none() {
         let known = || config.plugins.keys().map(String::as_str);
-        let help = match nearest(&group.plugin, known()) {
+        let is_searched = draft.reports.len() < SUGGESTIONS_MAX;
+        let near = is_searched.then(|| nearest(&group.plugin, known())).flatten();
+        let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None if config.plugins.is_empty() => {
                 format!(

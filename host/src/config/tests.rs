@@ -236,7 +236,7 @@ fn deep_and_long_files_are_refused_in_good_time() {
         format!("a = '{}'", "x".repeat(1_000_000)),
         "\r".repeat(1000),
         format!("http = {}", "[".repeat(79)),
-        lines(8_000, |n| format!("plugins.p{n}.source = 'x'\ngroups.g{n}.plugin = 'q{n}q'")),
+        lines(4_000, |n| format!("plugins.p{n}.source = 'x'\ngroups.g{n}.plugin = 'q{n}q'")),
     ] {
         read(&text, &[]).expect_err("nonsense").render(true);
     }

@@ -16,9 +16,9 @@ use super::{
     shape::{Field, Shape},
 };
 
-/// Unknown keys for which the right one is searched. A file with more of them is not a
+/// Unknown names for which the right one is searched. A file with more of them is not a
 /// file of settings, and searching would take longer than anybody waits.
-const SUGGESTIONS_MAX: usize = 1_000;
+pub(super) const SUGGESTIONS_MAX: usize = 1_000;
 
 /// Takes what fits of `file` into `draft`, and reports the rest.
 pub(super) fn file(draft: &mut Draft, source: &Arc<Source>, file: &DeTable<'_>) {
