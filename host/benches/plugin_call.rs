@@ -51,7 +51,8 @@ fn main() {
     let metrics = Metrics::new();
     let settings = Wasm { threads: 1, cache_dir: folder.path().into(), ..Wasm::default() };
     let host = PluginHost::start(&settings, Weak::new(), metrics.clone()).expect("a host");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let settings = config::Plugin::new(&source);
     let load = host.load("plugin", &settings, Path::new("/"));
     let plugin: Arc<dyn Getter> = runtime.block_on(load).expect("to load the plugin");
@@ -128,13 +129,10 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Time all threads of this process have spent on a processor.
+/// Time all threads of this process have spent on a processor. From the clock: the
+/// scheduler's statistics are brought up to date with every tick only.
 fn cpu_nanoseconds() -> u64 {
-    let threads = fs::read_dir("/proc/self/task").expect("Linux");
-    let of_one = |thread: fs::DirEntry| {
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    threads.flatten().filter_map(of_one).sum()
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let time = Duration::try_from(time).expect("a positive time");
+    u64::try_from(time.as_nanos()).expect("less than centuries")
 }
