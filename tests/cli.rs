@@ -170,6 +170,24 @@ fn the_default_file_passes_the_check_and_the_schema_is_json() {
 }
 
 #[test]
+fn the_configs_that_the_documentation_shows_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for page in ["README.md", "docs/plugins.md"] {
+        let text = fs::read_to_string(root.join(page)).expect("the page");
+        let shown = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let whole: Vec<_> = shown.filter(|config| config.contains("source = \"plugins/")).collect();
+        assert!(!whole.is_empty(), "{page}");
+        for config in whole {
+            let here = folder(config);
+            std::os::unix::fs::symlink(root.join("plugins"), here.path().join("plugins"))
+                .expect("to link");
+            let ran = run(here.path(), &["check"]);
+            assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{page}: {}", ran.out);
+        }
+    }
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_is_checked_like_it() {
     let here = folder("[http]\nlisten = \"127.0.0.1:1111\"\nthreads = 3\n");
     let set = [("CACHECLUSTER_HTTP__LISTEN", "127.0.0.1:2222")];
