@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
@@ -228,9 +228,19 @@ fn what_is_no_file_of_settings_is_refused_with_the_reason() {
         assert_eq!(ran.code, 78, "{file}: {}", ran.err);
         assert!(ran.err.contains(said), "{file}: {}", ran.err);
     }
-    // A folder in place of a component.
-    let ran = run(folder(with_plugin(Path::new("."))).path(), &["check"]);
-    assert!(ran.code == 78 && ran.out.contains("✗ plugin   dict"), "{}{}", ran.out, ran.err);
+    // What is no file in place of a component; a named pipe would be waited for.
+    let made = Command::new("mkfifo").arg(here.path().join("pipe")).status();
+    assert!(made.expect("to run mkfifo").success());
+    let pipe = here.path().join("pipe");
+    for source in [Path::new("."), &pipe, Path::new("/dev/zero")] {
+        let ran = run(folder(with_plugin(source)).path(), &["check"]);
+        assert_eq!(ran.code, 78, "{}{}", ran.out, ran.err);
+        assert!(
+            ran.out.contains("✗ plugin   dict") && ran.out.contains("regular file"),
+            "{}",
+            ran.out
+        );
+    }
 }
 
 #[test]

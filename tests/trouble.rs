@@ -77,12 +77,14 @@ async fn a_node_that_is_told_to_stop_waits_for_a_slow_fill_no_longer_than_it_dra
         tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.expect("to send");
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await.ok();
     });
-    silent.accept().await.expect("the fill");
+    let _held = silent.accept().await.expect("the fill");
     let start = Instant::now();
     node.signal("TERM");
     let status = node.ended().await;
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert_eq!(status.code(), Some(0), "{}", node.log());
+    // Not a clean end: somebody was left without an answer.
+    assert_eq!(status.code(), Some(1), "{}", node.log());
+    node.logged("drain_timeout and were cut").await;
     assert!(!node.log().contains("panicked"), "{}", node.log());
     caller.await.expect("the caller is let go");
 }
