@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
@@ -170,6 +170,24 @@ fn the_default_file_passes_the_check_and_the_schema_is_json() {
 }
 
 #[test]
+fn the_configs_that_the_documentation_shows_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for page in ["README.md", "docs/plugins.md"] {
+        let text = fs::read_to_string(root.join(page)).expect("the page");
+        let shown = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let whole: Vec<_> = shown.filter(|config| config.contains("source = \"plugins/")).collect();
+        assert!(!whole.is_empty(), "{page}");
+        for config in whole {
+            let here = folder(config);
+            std::os::unix::fs::symlink(root.join("plugins"), here.path().join("plugins"))
+                .expect("to link");
+            let ran = run(here.path(), &["check"]);
+            assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{page}: {}", ran.out);
+        }
+    }
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_is_checked_like_it() {
     let here = folder("[http]\nlisten = \"127.0.0.1:1111\"\nthreads = 3\n");
     let set = [("CACHECLUSTER_HTTP__LISTEN", "127.0.0.1:2222")];
@@ -210,9 +228,19 @@ fn what_is_no_file_of_settings_is_refused_with_the_reason() {
         assert_eq!(ran.code, 78, "{file}: {}", ran.err);
         assert!(ran.err.contains(said), "{file}: {}", ran.err);
     }
-    // A folder in place of a component.
-    let ran = run(folder(with_plugin(Path::new("."))).path(), &["check"]);
-    assert!(ran.code == 78 && ran.out.contains("✗ plugin   dict"), "{}{}", ran.out, ran.err);
+    // What is no file in place of a component; a named pipe would be waited for.
+    let made = Command::new("mkfifo").arg(here.path().join("pipe")).status();
+    assert!(made.expect("to run mkfifo").success());
+    let pipe = here.path().join("pipe");
+    for source in [Path::new("."), &pipe, Path::new("/dev/zero")] {
+        let ran = run(folder(with_plugin(source)).path(), &["check"]);
+        assert_eq!(ran.code, 78, "{}{}", ran.out, ran.err);
+        assert!(
+            ran.out.contains("✗ plugin   dict") && ran.out.contains("regular file"),
+            "{}",
+            ran.out
+        );
+    }
 }
 
 #[test]

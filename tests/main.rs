@@ -22,3 +22,4 @@ mod keys;
 mod memory;
 mod operations;
 mod stampede;
+mod trouble;

@@ -27,7 +27,7 @@ pub(crate) struct Node {
 /// A node that is still to be started.
 pub(crate) struct Builder {
     config: String,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
 }
 
 /// A component of this repository: the one that is checked in, or one that has just
@@ -103,8 +103,8 @@ impl Node {
 
 impl Builder {
     /// Sets a variable in the node's environment.
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 

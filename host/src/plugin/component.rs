@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::Path,
 };
@@ -52,8 +52,8 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
         io::ErrorKind::NotFound => Problem::NotFound(path.to_owned()),
         _ => Problem::Unreadable { path: path.to_owned(), error },
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    // Asked before it is opened: to open a named pipe is to wait for its writer.
+    let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         let error = io::Error::other("it is not a regular file");
         return Err(Problem::Unreadable { path: path.to_owned(), error });
@@ -63,6 +63,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
         return Err(too_large(metadata.len()));
     }
     // The file may grow while it is read.
+    let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_MAX {
