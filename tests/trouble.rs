@@ -84,7 +84,7 @@ async fn a_node_that_is_told_to_stop_waits_for_a_slow_fill_no_longer_than_it_dra
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // Not a clean end: somebody was left without an answer.
     assert_eq!(status.code(), Some(1), "{}", node.log());
-    node.logged("drain_timeout and were cut").await;
+    node.logged("drain_timeout and was cut").await;
     assert!(!node.log().contains("panicked"), "{}", node.log());
     caller.await.expect("the caller is let go");
 }

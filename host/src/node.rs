@@ -265,6 +265,9 @@ impl Node {
         self.control.stop();
         match cut {
             0 => Ok(()),
+            1 => {
+                Err(anyhow!("one connection was still busy after [http] drain_timeout and was cut"))
+            }
             cut => Err(anyhow!(
                 "{cut} connections were still busy after [http] drain_timeout and were cut"
             )),
