@@ -31,10 +31,10 @@ pub(crate) struct Builder {
 }
 
 /// A component of this repository: the one that is checked in, or one that has just
-/// been built, where `CACHECLUSTER_TEST_PLUGINS` names the folder it was built into.
+/// been built, where `TEST_PLUGINS` names the folder it was built into.
 pub(crate) fn component(name: &str) -> PathBuf {
     let file = format!("{name}.wasm");
-    match std::env::var_os("CACHECLUSTER_TEST_PLUGINS") {
+    match std::env::var_os("TEST_PLUGINS") {
         Some(folder) => PathBuf::from(folder).join(file),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name).join(file),
     }
