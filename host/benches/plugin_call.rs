@@ -34,12 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = include_str!("../../tests/fixtures/getter.wat");
 
 /// Answers 100 bytes with a TTL of zero.
-const HUNDRED_BYTES: &str = r#"
+const HUNDRED_BYTES: &str = r"
     (func $get (param i32 i32) (result i32)
       (local $answer i32)
       (local.set $answer (call $found (i32.const 4096) (i32.const 100)))
       (i32.store8 offset=24 (local.get $answer) (i32.const 1))
-      (local.get $answer))"#;
+      (local.get $answer))";
 
 fn main() {
     // As the binary does.
@@ -121,7 +121,7 @@ fn component() -> Vec<u8> {
 }
 
 fn micros_each(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / f64::from(CALLS) / 1_000.0
+    Duration::from_nanos(nanoseconds).as_secs_f64() * 1e6 / f64::from(CALLS)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
