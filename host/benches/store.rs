@@ -125,6 +125,8 @@ fn get() {
             key(random.usize(0..among))
         })
         .collect();
+    // The clock is read by whoever gets, for more than the store.
+    let moment = store.moment(now);
     let mut rounds: [Vec<f64>; 3] = Default::default();
     for _ in 0..ROUNDS {
         rounds[0].push(one_after_another(&wanted, |key| {
@@ -136,7 +138,7 @@ fn get() {
             value.map(|value| value[0])
         }));
         rounds[2].push(one_after_another(&wanted, |key| {
-            let (entry, _) = store.get(key, now)?;
+            let (entry, _) = store.get(key, moment)?;
             entry.value.map(|value| value.body()[0])
         }));
     }

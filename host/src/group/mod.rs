@@ -169,7 +169,7 @@ impl Group {
 
     /// What memory answers, and nothing else: this is safe within the flights' lock.
     fn look(&self, key: &[u8], now: Instant) -> Option<(Result<Hit, GetError>, State)> {
-        let Some((entry, age)) = self.store.get(key, now) else {
+        let Some((entry, age)) = self.store.get(key, self.store.moment(now)) else {
             let (error, retry_after) = self.failures.recall(key, now)?;
             return Some((self.failed(GetError::Fill { error, retry_after }), State::Fresh));
         };

@@ -53,6 +53,11 @@ pub struct Entry {
     grace: u32,
 }
 
+/// A time as a store reckons it: milliseconds since its start. Made by
+/// [`Store::moment`] once for each lookup, before any lock is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(u64);
+
 /// How old an answer is and whether it may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age {
@@ -137,10 +142,8 @@ impl Store {
         }
     }
 
-    /// The answer for `key`, if it may be served now. Counts as a use.
-    pub fn get(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
-        // Before the lock, and while the processor waits for nothing yet.
-        let now = self.moment(now);
+    /// The answer for `key`, if it may be served at `now`. Counts as a use.
+    pub fn get(&self, key: &[u8], now: Moment) -> Option<(Entry, Age)> {
         let mut shard = self.shard(key);
         let entry = shard.get(key)?;
         let age = entry.age(now);
@@ -168,8 +171,12 @@ impl Store {
         lifetime: Lifetime,
         now: Instant,
     ) -> Inserted {
-        let entry =
-            Entry { value, stored: self.moment(now), fresh: lifetime.fresh, grace: lifetime.grace };
+        let entry = Entry {
+            value,
+            stored: self.moment(now).0,
+            fresh: lifetime.fresh,
+            grace: lifetime.grace,
+        };
         let owned_key = key.into();
         let mut dropped = Vec::new();
         // The guard is a temporary of this statement: `dropped` outlives it.
@@ -203,9 +210,9 @@ impl Store {
         self.budget
     }
 
-    /// Milliseconds from the store's start to `now`.
-    fn moment(&self, now: Instant) -> u64 {
-        millis(now.saturating_duration_since(self.started))
+    /// A time in the store's own reckoning.
+    pub fn moment(&self, now: Instant) -> Moment {
+        Moment(millis(now.saturating_duration_since(self.started)))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
@@ -244,8 +251,7 @@ impl Lifetime {
 }
 
 impl Entry {
-    /// `now`: milliseconds since the store's start.
-    fn age(&self, now: u64) -> Age {
+    fn age(&self, Moment(now): Moment) -> Age {
         let age = now.saturating_sub(self.stored);
         let (fresh, grace) = (u64::from(self.fresh), u64::from(self.grace));
         let state = if age < fresh {
