@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, time::Instant};
 use crate::{
     harness::{
         client,
-        node::{Node, component},
+        node::{Builder, Node, component},
         origin::{self, Origin},
         until,
     },
@@ -16,6 +16,11 @@ use crate::{
 
 /// A node with the HTTP plugin in front of `origin`, and further settings of the plugin.
 fn node(origin: std::net::SocketAddr, plugin: &str) -> Node {
+    unstarted(origin, plugin).start()
+}
+
+/// The same before it is started.
+fn unstarted(origin: std::net::SocketAddr, plugin: &str) -> Builder {
     Node::with(format!(
         r#"
         [groups.items]
@@ -28,7 +33,6 @@ fn node(origin: std::net::SocketAddr, plugin: &str) -> Node {
         "#,
         component("http").display(),
     ))
-    .start()
 }
 
 #[tokio::test]
@@ -56,19 +60,7 @@ async fn an_origin_that_takes_connections_and_says_nothing_is_a_504_in_time() {
 async fn a_node_that_is_told_to_stop_waits_for_a_slow_fill_no_longer_than_it_drains() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let origin = silent.local_addr().expect("an address");
-    let mut node = Node::with(format!(
-        r#"
-        [groups.items]
-        plugin = "origin"
-        [plugins.origin]
-        source = "{}"
-        config = {{ url = "http://{origin}/items/{{key}}", timeout = "60s" }}
-        network = {{ http = ["http://{origin}"], allow_private = ["127.0.0.0/8"] }}
-        "#,
-        component("http").display(),
-    ))
-    .env("CACHECLUSTER_HTTP__DRAIN_TIMEOUT", "300ms")
-    .start();
+    let mut node = unstarted(origin, "").env("CACHECLUSTER_HTTP__DRAIN_TIMEOUT", "300ms").start();
     let addr = node.http;
     let caller = tokio::spawn(async move {
         // Cut off without an answer: there is none.

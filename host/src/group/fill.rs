@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Chain, Fill, FillError, GetError, Group, Outcome, Reason};
+use super::{Chain, Fill, FillError, Group, Outcome, Reason};
 use crate::{
     flight::{Joined, Ticket},
     store::{Inserted, Lifetime, State},
@@ -39,22 +39,8 @@ pub(super) struct Landing {
 }
 
 impl Landing {
-    /// The task that should have filled the key ended without a word.
-    pub(super) fn lost() -> Self {
-        let error = FillError::Internal("the node is stopping, or the fill was lost".into());
-        Self { result: Err(error), ttl: Duration::ZERO, stored: false }
-    }
-
     fn failed(error: FillError, retry_after: Duration) -> Self {
         Self { result: Err(error), ttl: retry_after, stored: false }
-    }
-
-    pub(super) fn into_error(self) -> GetError {
-        match self.result {
-            Err(error) => GetError::Fill { error, retry_after: self.ttl },
-            // Callers ask for the error only of a landing that has one.
-            Ok(_) => GetError::Deadline,
-        }
     }
 }
 

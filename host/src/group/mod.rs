@@ -150,7 +150,11 @@ impl Group {
         };
         match timeout_at(cx.deadline, flight.landed()).await {
             Ok(Ok(landing)) => self.answer(landing, opened),
-            Ok(Err(_lost)) => self.failed(Landing::lost().into_error()),
+            Ok(Err(_lost)) => {
+                let text = "the node is stopping, or the fill was lost";
+                let error = FillError::Internal(text.into());
+                self.failed(GetError::Fill { error, retry_after: Duration::ZERO })
+            }
             Err(_elapsed) => self.failed(GetError::Deadline),
         }
     }
@@ -236,7 +240,7 @@ impl Group {
         match landing.result {
             Ok(Some(value)) => Ok(Hit { value, provenance }),
             Ok(None) => Err(GetError::NotFound(provenance)),
-            Err(_) => self.failed(landing.into_error()),
+            Err(error) => self.failed(GetError::Fill { error, retry_after: landing.ttl }),
         }
     }
 

@@ -42,8 +42,20 @@ impl Limiter {
         self.denied
     }
 
-    fn grow(&mut self, more: Option<usize>) -> bool {
-        let fits = more.and_then(|more| self.bytes.checked_add(more));
+    /// Grants a growth of something whose units take `unit_bytes` each, unless it goes
+    /// beyond its own `maximum` or the instance's.
+    fn grow(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+        unit_bytes: usize,
+    ) -> bool {
+        let fits = desired
+            .checked_sub(current)
+            .filter(|_| maximum.is_none_or(|maximum| desired <= maximum))
+            .and_then(|units| units.checked_mul(unit_bytes))
+            .and_then(|more| self.bytes.checked_add(more));
         if let Some(bytes) = fits.filter(|bytes| *bytes <= self.bytes_max) {
             self.total.fetch_add((bytes - self.bytes) as u64, Relaxed);
             self.bytes = bytes;
@@ -74,11 +86,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> Result<bool, Error> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            self.denied = true;
-            return Ok(false);
-        }
-        Ok(self.grow(desired.checked_sub(current)))
+        Ok(self.grow(current, desired, maximum, 1))
     }
 
     fn memory_grow_failed(&mut self, _error: Error) -> Result<(), Error> {
@@ -92,12 +100,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> Result<bool, Error> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            self.denied = true;
-            return Ok(false);
-        }
-        let elements = desired.checked_sub(current);
-        Ok(self.grow(elements.and_then(|elements| elements.checked_mul(size_of::<usize>()))))
+        Ok(self.grow(current, desired, maximum, size_of::<usize>()))
     }
 
     fn table_grow_failed(&mut self, _error: Error) -> Result<(), Error> {
