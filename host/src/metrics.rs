@@ -41,6 +41,8 @@ pub struct Metrics {
     plugin_call_seconds: Histograms<1>,
     plugin_instances: Family<Labels<2>, Gauge>,
     plugin_log_records_dropped: Family<Labels<1>, Counter>,
+    plugin_generations: Family<Labels<1>, Gauge>,
+    plugin_reloads: Family<Labels<2>, Counter>,
     http_requests: Family<Labels<2>, Counter>,
     http_connections: Gauge,
 }
@@ -74,6 +76,8 @@ impl Metrics {
             plugin_call_seconds: Family::new_with_constructor(seconds),
             plugin_instances: Family::default(),
             plugin_log_records_dropped: Family::default(),
+            plugin_generations: Family::default(),
+            plugin_reloads: Family::default(),
             http_requests: Family::default(),
             http_connections: Gauge::default(),
         };
@@ -122,6 +126,17 @@ impl Metrics {
             "plugin_log_records_dropped",
             "Log records of a plugin over its rate",
             self.plugin_log_records_dropped.clone(),
+        );
+        registry.register(
+            "plugin_generations",
+            "Versions of a plugin in memory: the one that serves, and those that drain or \
+             could be rolled back to",
+            self.plugin_generations.clone(),
+        );
+        registry.register(
+            "plugin_reloads",
+            "Looks at a plugin's file or settings by what came of them",
+            self.plugin_reloads.clone(),
         );
         registry.register(
             "http_requests",
@@ -181,6 +196,9 @@ impl Metrics {
         let instances = |state: &str| {
             self.plugin_instances.get_or_create_owned(&[plugin(), ("state", state.to_owned())])
         };
+        let reload = |outcome: &str| {
+            self.plugin_reloads.get_or_create_owned(&[plugin(), ("outcome", outcome.to_owned())])
+        };
         PluginMetrics {
             ok: call("ok"),
             not_found: call("not_found"),
@@ -192,6 +210,10 @@ impl Metrics {
             instances_busy: instances("busy"),
             instances_idle: instances("idle"),
             log_records_dropped: self.plugin_log_records_dropped.get_or_create_owned(&[plugin()]),
+            generations: self.plugin_generations.get_or_create_owned(&[plugin()]),
+            swapped: reload("swapped"),
+            refused: reload("refused"),
+            rolled_back: reload("rolled_back"),
         }
     }
 
@@ -283,6 +305,14 @@ pub struct PluginMetrics {
     pub instances_idle: Gauge,
     /// Log records over the plugin's rate.
     pub log_records_dropped: Counter,
+    /// Versions in memory.
+    pub generations: Gauge,
+    /// Reloads that put a new version to work.
+    pub swapped: Counter,
+    /// Reloads that left the old version serving because the new one was bad.
+    pub refused: Counter,
+    /// New versions that failed in their probation and gave way to the old one.
+    pub rolled_back: Counter,
 }
 
 /// The counters of one HTTP surface.

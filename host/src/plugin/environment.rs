@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -33,6 +33,9 @@ pub(super) struct Environment {
     pub(super) egress: Arc<Egress>,
     /// Memory of all live instances.
     pub(super) memory: Arc<AtomicU64>,
+    /// Whether running calls are to end at once: the generation has been replaced, and
+    /// they had the time they may take.
+    pub(super) killed: AtomicBool,
 }
 
 impl Environment {
@@ -55,7 +58,13 @@ impl Environment {
             metrics,
             egress,
             memory: Arc::default(),
+            killed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether running calls are to end at once.
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
     }
 
     /// Bytes that all live instances take together.

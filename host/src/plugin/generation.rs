@@ -4,7 +4,11 @@
 //! the place of the old one when its trial has succeeded; calls under way finish on
 //! the one they began with.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
@@ -14,12 +18,14 @@ use wasmtime::{
 };
 
 use super::{
+    admission::Admission,
     answer::Answers,
     bindings::{BATCH_GETTER, GETTER, LIFECYCLE, batch, contract, lifecycle},
     environment::Environment,
     error::Problem,
     fault::{Fault, chain_text},
     instance::{CreateError, Instance},
+    loader::Recipe,
     pool::Pool,
     store::State,
 };
@@ -30,8 +36,13 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One loaded version of a plugin.
 pub(super) struct Generation {
-    pub(super) source: PathBuf,
+    /// Counts up over all plugins of the node.
+    pub(super) number: u64,
+    /// What it was made from.
+    pub(super) recipe: Recipe,
     pub(super) digest: String,
+    /// Kept to make it live again after a failed successor.
+    pub(super) component: Component,
     pub(super) environment: Arc<Environment>,
     pub(super) engine: Engine,
     pub(super) pre: InstancePre<State>,
@@ -39,21 +50,33 @@ pub(super) struct Generation {
     pub(super) batch: Option<batch::OnlyBatchIndices>,
     pub(super) lifecycle: Option<lifecycle::OnlyLifecycleIndices>,
     pub(super) answers: Answers,
+    pub(super) admission: Arc<Admission>,
     pub(super) pool: Pool,
+    pub(super) loaded_at: SystemTime,
+    /// How many generations of the plugin there are, this one included.
+    live: Gauge,
+}
+
+/// What a generation is made of.
+pub(super) struct Parts {
+    pub(super) number: u64,
+    pub(super) recipe: Recipe,
+    pub(super) digest: String,
+    pub(super) component: Component,
+    pub(super) environment: Arc<Environment>,
+    pub(super) admission: Arc<Admission>,
+    /// Shows how many instances are idle.
+    pub(super) idle: Gauge,
+    /// Shows how many generations of the plugin there are.
+    pub(super) live: Gauge,
 }
 
 impl Generation {
-    /// Links `component`. Names are checked here, types in [`Generation::trial`].
-    pub(super) fn link(
-        source: PathBuf,
-        digest: String,
-        component: &Component,
-        linker: &Linker<State>,
-        environment: Arc<Environment>,
-        idle: Gauge,
-    ) -> Result<Self, Problem> {
+    /// Links the component. Names are checked here, types in [`Generation::trial`].
+    pub(super) fn link(parts: Parts, linker: &Linker<State>) -> Result<Self, Problem> {
+        let component = parts.component;
         let pre = linker
-            .instantiate_pre(component)
+            .instantiate_pre(&component)
             .map_err(|error| Problem::ImportType(chain_text(&error)))?;
         let export = |interface| {
             move |error: wasmtime::Error| Problem::Export { interface, message: chain_text(&error) }
@@ -67,18 +90,45 @@ impl Generation {
         let lifecycle = has(LIFECYCLE)
             .then(|| lifecycle::OnlyLifecycleIndices::new(&pre).map_err(export(LIFECYCLE)))
             .transpose()?;
+        parts.live.inc();
         Ok(Self {
-            source,
-            digest,
+            number: parts.number,
+            recipe: parts.recipe,
+            digest: parts.digest,
             engine: component.engine().clone(),
+            component,
             pre,
             getter,
             batch,
             lifecycle,
-            answers: Answers::new(environment.limits.value.get()),
-            pool: Pool::new(idle),
-            environment,
+            answers: Answers::new(parts.environment.limits.value.get()),
+            admission: parts.admission,
+            pool: Pool::new(parts.idle),
+            environment: parts.environment,
+            loaded_at: SystemTime::now(),
+            live: parts.live,
         })
+    }
+
+    /// The component's file.
+    pub(super) fn source(&self) -> PathBuf {
+        self.recipe.path()
+    }
+
+    /// When a call for a fill that ends by `of_fill` must end.
+    pub(super) fn deadline(&self, of_fill: Instant) -> Instant {
+        let own = Instant::now().checked_add(self.environment.limits.timeout);
+        own.map_or(of_fill, |own| own.min(of_fill))
+    }
+
+    /// Takes no further call but those that have begun, and lets go of its instances.
+    pub(super) fn retire(&self) {
+        self.pool.close();
+    }
+
+    /// Ends the calls that still run, at their next tick.
+    pub(super) fn kill(&self) {
+        self.environment.killed.store(true, Relaxed);
     }
 
     /// Makes a first instance under the real limits and has it check itself. The
@@ -93,6 +143,12 @@ impl Generation {
         }
         self.pool.give_back(instance);
         Ok(())
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.live.dec();
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     task::{AbortHandle, JoinHandle},
@@ -20,20 +21,17 @@ use tokio::{
 };
 
 use super::{
-    admission::Admission,
     answer,
     bindings::{TRACK, types},
     fault::Fault,
     generation::Generation,
     imports::CallContext,
     instance::{Answer, Instance},
+    loader::Identity,
     status::{ExportStatus, InstanceStatus, PluginStatus, Stats},
     tally::{Busy, Call, Failure, is_found},
 };
-use crate::{
-    group::{BoxFuture, Fill, FillError, Getter, Outcome},
-    metrics::PluginMetrics,
-};
+use crate::group::{BoxFuture, Fill, FillError, Getter, Outcome};
 
 /// Keys in one trip of a plugin that takes several. The group has its own, usually
 /// smaller bound; this one bounds what an instance must hold.
@@ -47,9 +45,9 @@ const SWEEP_MAX: Duration = Duration::from_secs(5);
 pub struct Plugin {
     /// For calls that are carried to the host's threads.
     myself: Weak<Plugin>,
-    pub(super) generation: Arc<Generation>,
-    admission: Admission,
-    metrics: PluginMetrics,
+    identity: Identity,
+    /// What new calls begin with. A call keeps the one it began with to its end.
+    current: ArcSwap<Generation>,
     stats: Stats,
     fills: Handle,
     sweeper: AbortHandle,
@@ -58,18 +56,12 @@ pub struct Plugin {
 type Results = Vec<Result<Outcome, FillError>>;
 
 impl Plugin {
-    pub(super) fn new(generation: Generation, metrics: PluginMetrics, fills: Handle) -> Arc<Self> {
+    pub(super) fn new(generation: Generation, identity: Identity, fills: Handle) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
-            admission: Admission::new(
-                generation.environment.limits.instances,
-                generation.environment.limits.queue,
-            ),
-            sweeper: fills
-                .spawn(sweep(myself.clone(), generation.environment.limits.idle))
-                .abort_handle(),
-            generation: Arc::new(generation),
-            metrics,
+            sweeper: fills.spawn(sweep(myself.clone())).abort_handle(),
+            current: ArcSwap::from_pointee(generation),
+            identity,
             stats: Stats::default(),
             fills,
         })
@@ -77,22 +69,28 @@ impl Plugin {
 
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
-        &self.generation.environment.name
+        &self.identity.name
     }
 
-    /// The digest of its file: `sha256:` and 64 hexadecimal digits.
-    pub fn digest(&self) -> &str {
-        &self.generation.digest
+    /// The digest of the file that serves: `sha256:` and 64 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        self.current.load().digest.clone()
+    }
+
+    /// What new calls begin with.
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        self.current.load_full()
     }
 
     /// The plugin at this moment.
     pub fn status(&self) -> PluginStatus {
-        let generation = &self.generation;
+        let generation = self.generation();
         let limits = generation.environment.limits.clone();
         PluginStatus {
             name: self.name().to_owned(),
-            source: generation.source.display().to_string(),
+            source: generation.source().display().to_string(),
             digest: generation.digest.clone(),
+            generation: generation.number,
             contract: TRACK,
             exports: ExportStatus {
                 batch: generation.batch.is_some(),
@@ -102,7 +100,7 @@ impl Plugin {
                 busy: self.stats.busy.load(Relaxed),
                 idle: u32::try_from(generation.pool.len()).unwrap_or(u32::MAX),
                 max: limits.instances,
-                waiting: self.admission.waiting(),
+                waiting: generation.admission.waiting(),
             },
             limits,
             calls: self.stats.calls.load(Relaxed),
@@ -114,17 +112,18 @@ impl Plugin {
 
     async fn load_here(&self, fill: Fill) -> Result<Outcome, FillError> {
         let key = utf8(&fill.key)?;
-        let deadline = self.deadline(fill.deadline);
-        let mut call = Call::begin(&self.stats, &self.metrics);
+        let generation = self.generation();
+        let deadline = generation.deadline(fill.deadline);
+        let mut call = Call::begin(&self.stats, &self.identity.metrics);
         let conditional = fill.validator.is_some();
         let context = CallContext::of_one(&fill, deadline);
         let result = self
-            .with_instance(nesting(&fill), deadline, async |instance| {
+            .with_instance(&generation, nesting(&fill), deadline, async |instance| {
                 instance.get(key, context, deadline).await
             })
             .await;
         let result = match result {
-            Ok(answer) => self.outcome(answer, conditional),
+            Ok(answer) => self.outcome(&generation, answer, conditional),
             Err(failure) => Err(failure),
         };
         call.end(result.as_ref().map(is_found));
@@ -132,13 +131,14 @@ impl Plugin {
     }
 
     async fn load_many_here(&self, fills: Vec<Fill>) -> Results {
-        if self.generation.batch.is_none() || fills.len() < 2 {
+        let generation = self.generation();
+        if generation.batch.is_none() || fills.len() < 2 {
             return self.load_each(fills).await;
         }
         // A key that the plugin cannot be given does not spoil the trip of the others.
         let keys: Vec<_> = fills.iter().map(|fill| utf8(&fill.key).map(str::to_owned)).collect();
         let good: Vec<_> = keys.iter().flatten().cloned().collect();
-        let mut answered = match self.trip(&fills, good).await {
+        let mut answered = match self.trip(&generation, &fills, good).await {
             Some(answers) => answers.into_iter(),
             None => return self.load_each(fills).await,
         };
@@ -158,18 +158,23 @@ impl Plugin {
     }
 
     /// One trip for all of `keys`; `None` when each key should be tried alone.
-    async fn trip(&self, fills: &[Fill], keys: Vec<String>) -> Option<Results> {
+    async fn trip(
+        &self,
+        generation: &Generation,
+        fills: &[Fill],
+        keys: Vec<String>,
+    ) -> Option<Results> {
         let earliest = fills.iter().map(|fill| fill.deadline).min()?;
-        let deadline = self.deadline(earliest);
+        let deadline = generation.deadline(earliest);
         let context = CallContext::of_many(fills, deadline)?;
         let depth = fills.iter().map(nesting).max()?;
         let count = keys.len();
         if count == 0 {
             return Some(Vec::new());
         }
-        let mut call = Call::begin(&self.stats, &self.metrics);
+        let mut call = Call::begin(&self.stats, &self.identity.metrics);
         let result = self
-            .with_instance(depth, deadline, async |instance| {
+            .with_instance(generation, depth, deadline, async |instance| {
                 match instance.get_many(&keys, context, deadline).await {
                     Some(result) => result,
                     None => Err(Fault::Broken("it cannot take several keys".to_owned())),
@@ -201,7 +206,8 @@ impl Plugin {
         Some(match result {
             Ok(answers) => answers
                 .into_iter()
-                .map(|answer| self.outcome(answer, false).map_err(Failure::into_fill_error))
+                .map(|answer| self.outcome(generation, answer, false))
+                .map(|outcome| outcome.map_err(Failure::into_fill_error))
                 .collect(),
             Err(failure) => {
                 let error = failure.into_fill_error();
@@ -213,22 +219,24 @@ impl Plugin {
     /// Runs `call` in an instance that serves nothing else meanwhile.
     async fn with_instance<T>(
         &self,
+        generation: &Generation,
         depth: usize,
         deadline: Instant,
         call: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Failure> {
-        let _permit = self.admission.enter(depth, deadline).await.map_err(Failure::Refused)?;
-        let _busy = Busy::new(&self.stats, &self.metrics);
+        let _permit =
+            generation.admission.enter(depth, deadline).await.map_err(Failure::Refused)?;
+        let _busy = Busy::new(&self.stats, &self.identity.metrics);
         let fault = |fault: Fault| {
             self.stats.faulted(self.name(), fault.to_string());
             Failure::Faulted(fault)
         };
-        let pool = &self.generation.pool;
+        let pool = &generation.pool;
         let mut instance = match pool.take() {
             Some(instance) => instance,
-            None => Instance::create(&self.generation, deadline)
-                .await
-                .map_err(|error| fault(error.into()))?,
+            None => {
+                Instance::create(generation, deadline).await.map_err(|error| fault(error.into()))?
+            }
         };
         // An instance whose call failed, or whose caller went away, is dropped.
         let answer = call(&mut instance).await.map_err(fault)?;
@@ -236,10 +244,14 @@ impl Plugin {
         Ok(answer)
     }
 
-    fn outcome(&self, answer: Answer, conditional: bool) -> Result<Outcome, Failure> {
+    fn outcome(
+        &self,
+        generation: &Generation,
+        answer: Answer,
+        conditional: bool,
+    ) -> Result<Outcome, Failure> {
         match answer {
-            Ok(outcome) => self
-                .generation
+            Ok(outcome) => generation
                 .answers
                 .outcome(outcome, conditional)
                 .map_err(|problem| self.broken(problem)),
@@ -257,11 +269,6 @@ impl Plugin {
         let fault = Fault::Broken(problem);
         self.stats.faulted(self.name(), fault.to_string());
         Failure::Faulted(fault)
-    }
-
-    fn deadline(&self, of_fill: Instant) -> Instant {
-        let own = Instant::now().checked_add(self.generation.environment.limits.timeout);
-        own.map_or(of_fill, |own| own.min(of_fill))
     }
 
     /// This plugin, when the caller's thread is not one of the host's.
@@ -296,7 +303,7 @@ impl Getter for Plugin {
     }
 
     fn batch_max(&self) -> usize {
-        if self.generation.batch.is_some() { BATCH_MAX } else { 1 }
+        if self.current.load().batch.is_some() { BATCH_MAX } else { 1 }
     }
 
     fn load_many(&self, fills: Vec<Fill>) -> BoxFuture<'_, Results> {
@@ -345,10 +352,13 @@ fn nesting(fill: &Fill) -> usize {
     fill.chain.depth().saturating_sub(1)
 }
 
-async fn sweep(plugin: Weak<Plugin>, idle: Duration) {
+async fn sweep(plugin: Weak<Plugin>) {
     loop {
+        let Some(generation) = plugin.upgrade().map(|plugin| plugin.generation()) else { return };
+        let idle = generation.environment.limits.idle;
+        generation.pool.sweep(idle);
+        // Not held while it sleeps, so that a plugin that is let go ends at once.
+        drop(generation);
         tokio::time::sleep((idle / 4).clamp(SWEEP_MIN, SWEEP_MAX)).await;
-        let Some(plugin) = plugin.upgrade() else { return };
-        plugin.generation.pool.sweep(idle);
     }
 }

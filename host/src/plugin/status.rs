@@ -26,6 +26,8 @@ pub struct PluginStatus {
     pub source: String,
     /// `sha256:` and the digest of its file.
     pub digest: String,
+    /// Counts up with each version of any plugin that the node has loaded.
+    pub generation: u64,
     /// Track of the contract it is built against.
     pub contract: &'static str,
     /// Which optional interfaces it has.

@@ -114,7 +114,7 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
     store.set_max_component_handles(handles.max(COMPONENT_HANDLES_MIN));
     store.epoch_deadline_callback(|cx| {
         let state = cx.data();
-        if Instant::now() >= state.deadline {
+        if Instant::now() >= state.deadline || state.environment.is_killed() {
             return Err(DeadlineExceeded.into());
         }
         if state.cpu.used() >= state.environment.limits.cpu {

@@ -76,10 +76,11 @@ async fn idle_instances_go_but_for_one() {
             p.limits.idle = Duration::from_millis(100);
         })
         .await;
-    let pool = &plugin.generation.pool;
+    let generation = plugin.generation();
+    let pool = &generation.pool;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     for _ in 0..3 {
-        let made = Instance::create(&plugin.generation, deadline).await;
+        let made = Instance::create(&generation, deadline).await;
         pool.give_back(made.unwrap_or_else(|error| panic!("{error:?}")));
     }
     assert_eq!(pool.len(), 4);
@@ -171,7 +172,7 @@ async fn many_instances_come_and_go_without_a_trace() {
         number(&plugin, "k").await;
     }
     assert_eq!(plugin.status().memory_bytes, 0);
-    let pool = bench.host.engine.pooling_allocator_metrics().expect("a pool");
+    let pool = bench.host.loader.engine.pooling_allocator_metrics().expect("a pool");
     assert_eq!((pool.component_instances(), pool.memories(), pool.stacks()), (0, 0, 0));
 }
 
@@ -272,7 +273,7 @@ async fn the_host_goes_without_panicking_and_calls_fail() {
 async fn the_ticker_ends_with_its_engine() {
     let bench = Bench::new();
     let plugin = bench.load(&counter()).await;
-    let engine = bench.host.engine.weak();
+    let engine = bench.host.loader.engine.weak();
     drop(plugin);
     drop(bench);
     // Only the ticker may still hold the engine, for a moment in each tick; the

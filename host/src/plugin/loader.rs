@@ -1,0 +1,234 @@
+//! From settings to a generation that has proved itself: read, compile, link, try.
+//!
+//! Every plugin of a node loads by this one loader, at its start and at each reload
+//! after that. Nothing here touches what serves: a load that fails leaves no trace.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinError, time::timeout};
+use wasmtime::{
+    Engine,
+    component::{Component, Linker},
+};
+
+use super::{
+    admission::Admission,
+    component::{self, Source},
+    egress::Egress,
+    environment::Environment,
+    error::Problem,
+    generation::{Generation, Parts},
+    imports::{Families, GuestLog, GuestMetrics},
+    store::State,
+};
+use crate::{
+    config,
+    group::Groups,
+    metrics::{Metrics, PluginMetrics},
+};
+
+/// Components compiled at once: each already uses all cores.
+const COMPILERS: usize = 1;
+
+/// Time for one component to compile. The largest guests with a language runtime take
+/// about a fifth of it on a slow machine.
+const COMPILE_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// What loads the plugins of one node.
+pub(super) struct Loader {
+    pub(super) engine: Engine,
+    linker: Linker<State>,
+    /// The threads on which guests run.
+    pub(super) fills: Handle,
+    groups: Weak<Groups>,
+    metrics: Metrics,
+    families: Arc<Families>,
+    compilers: Arc<Semaphore>,
+    /// Numbers the generations of the node.
+    generations: AtomicU64,
+}
+
+/// What a plugin is to be: its settings, and where relative paths begin.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    pub(super) settings: Arc<config::Plugin>,
+    pub(super) base_dir: Arc<Path>,
+}
+
+impl Recipe {
+    /// The component's file.
+    pub(super) fn path(&self) -> PathBuf {
+        self.base_dir.join(&self.settings.source)
+    }
+}
+
+/// What belongs to a plugin and not to one of its generations: its name, and what it
+/// writes and counts, whose bounds a reload must not renew.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) name: Arc<str>,
+    pub(super) log: Arc<GuestLog>,
+    pub(super) guest_metrics: Arc<GuestMetrics>,
+    pub(super) metrics: PluginMetrics,
+}
+
+impl Loader {
+    pub(super) fn new(
+        engine: Engine,
+        linker: Linker<State>,
+        fills: Handle,
+        groups: Weak<Groups>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            engine,
+            linker,
+            fills,
+            groups,
+            families: Arc::new(Families::new(metrics.clone())),
+            metrics,
+            compilers: Arc::new(Semaphore::new(COMPILERS)),
+            generations: AtomicU64::new(0),
+        }
+    }
+
+    /// Who the plugin `name` is, whatever it will load.
+    pub(super) fn identity(&self, name: &str) -> Identity {
+        let name: Arc<str> = name.into();
+        let metrics = self.metrics.plugin(&name);
+        let log = GuestLog::new(Arc::clone(&name), metrics.log_records_dropped.clone());
+        let guest_metrics = GuestMetrics::new(Arc::clone(&name), Arc::clone(&self.families));
+        Identity { name, log: Arc::new(log), guest_metrics: Arc::new(guest_metrics), metrics }
+    }
+
+    /// Reads the file of `recipe`, and goes on as [`Loader::generation`].
+    pub(super) async fn load(
+        &self,
+        identity: &Identity,
+        recipe: &Recipe,
+    ) -> Result<Generation, Problem> {
+        let (path, pinned) = (recipe.path(), recipe.settings.digest.clone());
+        let reading = move || component::read(&path, pinned.as_deref());
+        let source = self.fills.spawn_blocking(reading).await.map_err(|e| abandoned(&e))??;
+        self.generation(identity, recipe, source, None).await
+    }
+
+    /// Compiles and links `source`, and tries an instance of it under the limits and
+    /// grants of `recipe`. `running` is the generation that may be replaced: if the
+    /// new one has the same limits, both together keep within them.
+    pub(super) async fn generation(
+        &self,
+        identity: &Identity,
+        recipe: &Recipe,
+        source: Source,
+        running: Option<&Generation>,
+    ) -> Result<Generation, Problem> {
+        // Settings that cannot be used are found out before anything is compiled.
+        let environment = self.environment(identity, recipe)?;
+        let digest = source.digest.clone();
+        let component = self.compile(source).await?;
+        let generation = self.link(identity, recipe, (component, digest), environment, running)?;
+        let trial = self.fills.spawn(async move { generation.trial().await.map(|()| generation) });
+        trial.await.map_err(|error| abandoned(&error))?
+    }
+
+    /// Another generation of what `old` was, ready to serve at once: the component is
+    /// compiled, and it has served before.
+    pub(super) fn revive(
+        &self,
+        identity: &Identity,
+        old: &Generation,
+        running: &Generation,
+    ) -> Result<Generation, Problem> {
+        let environment = self.environment(identity, &old.recipe)?;
+        let compiled = (old.component.clone(), old.digest.clone());
+        self.link(identity, &old.recipe, compiled, environment, Some(running))
+    }
+
+    fn environment(
+        &self,
+        identity: &Identity,
+        recipe: &Recipe,
+    ) -> Result<Arc<Environment>, Problem> {
+        let settings = &recipe.settings;
+        let egress = Egress::new(&identity.name, &settings.network).map_err(Problem::Grant)?;
+        Ok(Arc::new(Environment::new(
+            &identity.name,
+            settings,
+            self.groups.clone(),
+            Arc::clone(&identity.log),
+            Arc::clone(&identity.guest_metrics),
+            Arc::new(egress),
+        )))
+    }
+
+    fn link(
+        &self,
+        identity: &Identity,
+        recipe: &Recipe,
+        (component, digest): (Component, String),
+        environment: Arc<Environment>,
+        running: Option<&Generation>,
+    ) -> Result<Generation, Problem> {
+        let limits = &recipe.settings.limits;
+        // Shared, the old generation's calls and the new one's keep within one bound
+        // together, and those that wait go on waiting.
+        let admission = running
+            .filter(|running| {
+                let old = &running.environment.limits;
+                (old.instances, old.queue) == (limits.instances, limits.queue)
+            })
+            .map_or_else(
+                || Arc::new(Admission::new(limits.instances, limits.queue)),
+                |running| Arc::clone(&running.admission),
+            );
+        Generation::link(
+            Parts {
+                number: self.generations.fetch_add(1, Relaxed) + 1,
+                recipe: recipe.clone(),
+                digest,
+                component,
+                environment,
+                admission,
+                idle: identity.metrics.instances_idle.clone(),
+                live: identity.metrics.generations.clone(),
+            },
+            &self.linker,
+        )
+    }
+
+    /// Compiles on threads that serve nothing.
+    async fn compile(&self, source: Source) -> Result<Component, Problem> {
+        let engine = self.engine.clone();
+        let permit = Arc::clone(&self.compilers).acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::Shutdown)?;
+        let compiling = self.fills.spawn_blocking(move || {
+            // Held to the end even when nobody waits any longer.
+            let _permit = permit;
+            let component = component::compile(&engine, &source)?;
+            component::check_interfaces(&engine, &component)?;
+            Ok(component)
+        });
+        match timeout(COMPILE_TIMEOUT, compiling).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(abandoned(&error)),
+            Err(_) => Err(Problem::CompileTimeout(COMPILE_TIMEOUT)),
+        }
+    }
+}
+
+/// Why a step of a load came to no end of its own.
+pub(super) fn abandoned(error: &JoinError) -> Problem {
+    if error.is_panic() {
+        Problem::Invalid("the host panicked over it, which is a defect of this program".to_owned())
+    } else {
+        Problem::Shutdown
+    }
+}
