@@ -9,8 +9,8 @@
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
-//! - [`store`], [`flight`], [`failures`], [`value`]: memory, single flight, backoff,
-//!   and what they hold.
+//! - [`store`], [`flight`], [`failures`], [`breaker`], [`value`]: memory, single flight,
+//!   backoff for a key and for a whole origin, and what they hold.
 //! - [`allocator`]: what a byte of budget is in the process's memory.
 
 pub mod node;
@@ -24,6 +24,7 @@ pub mod config;
 pub mod metrics;
 
 pub mod allocator;
+pub mod breaker;
 pub mod failures;
 pub mod flight;
 pub mod store;
