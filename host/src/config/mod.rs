@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 mod draft;
 mod effective;
 mod environment;
-mod grants;
+pub(crate) mod grants;
 mod leaf;
 mod read;
 mod report;

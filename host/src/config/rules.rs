@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Caching, Config, Group, Plugin,
     draft::Draft,
-    grants,
+    grants::{self, Refusal},
     report::{Report, Severity, listed, nearest, quoted},
     walk::{SUGGESTIONS_MAX, dotted, header},
 };
@@ -237,22 +237,22 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("groups are {}", listed(known())),
         };
-        Err((format!("there is no group {}", quoted(group)), help))
+        Err(Refusal { title: format!("there is no group {}", quoted(group)), help })
     });
 }
 
 /// Checks each entry of a list, and points at the entry.
-fn grants_of(
+fn grants_of<T>(
     draft: &mut Draft,
     path: &[&str],
     list: &[String],
-    check: impl Fn(&str) -> Result<(), grants::Refusal>,
+    read: impl Fn(&str) -> Result<T, Refusal>,
 ) {
     if !draft.is_sound(path) {
         return;
     }
     for (index, text) in list.iter().enumerate() {
-        let Err((title, help)) = check(text) else { continue };
+        let Err(Refusal { title, help }) = read(text) else { continue };
         let index = index.to_string();
         let entry: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
         // A list from the environment has one place for all entries.
