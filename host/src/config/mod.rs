@@ -19,10 +19,11 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod document;
 mod draft;
 mod effective;
 mod environment;
-pub(crate) mod grants;
+mod grants;
 mod leaf;
 mod read;
 mod report;
@@ -34,6 +35,7 @@ mod tests;
 pub mod units;
 mod walk;
 
+pub use document::Document;
 pub use effective::effective;
 pub use read::Loaded;
 pub use report::{Phase, Place, Report, Reports, Severity};

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use toml::{Value, de::DeTable};
 
 use super::{
@@ -73,25 +73,9 @@ impl Config {
     ) -> Result<Loaded, Reports> {
         // An editor's byte order mark is no part of the settings.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let source = Source::file(name, text);
-        let (file, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            let reports = errors.iter().map(|error| syntax(error, &source, text)).collect();
-            return Err(Reports::new(Phase::Parse, reports));
-        }
-        let mut draft = Draft::default();
-        walk::file(&mut draft, &source, file.get_ref());
+        let mut draft = parse(text, name, Shape::root())?;
         environment::apply(&mut draft, env);
-        require(&mut draft);
-        let config = match Config::deserialize(Value::Table(draft.table.clone())) {
-            Ok(config) => config,
-            // The walk has seen every value; what is left here is a type that the walk
-            // does not know yet, and the report at least names it.
-            Err(error) => {
-                draft.reports.push(Report::error(error.message().to_owned()).note(name));
-                return Err(finish(draft).expect_err("one was just added"));
-            }
-        };
+        let config: Config = deserialize(&mut draft, name, Shape::root())?;
         rules::check(&mut draft, &config);
         let origins =
             draft.sites.iter().map(|(path, site)| (path.clone(), site.key.clone())).collect();
@@ -100,8 +84,50 @@ impl Config {
     }
 }
 
+/// Reads `text`, whose whole is of `shape`, without the environment and without rules.
+pub(super) fn document<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    shape: &Shape,
+) -> Result<(T, Draft), Reports> {
+    let mut draft = parse(text.strip_prefix('\u{feff}').unwrap_or(text), name, shape)?;
+    let content = deserialize(&mut draft, name, shape)?;
+    Ok((content, draft))
+}
+
+/// What fits `shape` of a file.
+fn parse(text: &str, name: &str, shape: &Shape) -> Result<Draft, Reports> {
+    let source = Source::file(name, text);
+    let (file, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let reports = errors.iter().map(|error| syntax(error, &source, text)).collect();
+        return Err(Reports::new(Phase::Parse, reports));
+    }
+    let mut draft = Draft::default();
+    walk::file(&mut draft, &source, file.get_ref(), shape);
+    Ok(draft)
+}
+
+/// What was accepted, as its type.
+fn deserialize<T: DeserializeOwned>(
+    draft: &mut Draft,
+    name: &str,
+    shape: &Shape,
+) -> Result<T, Reports> {
+    require(draft, shape);
+    match T::deserialize(Value::Table(draft.table.clone())) {
+        Ok(content) => Ok(content),
+        // The walk has seen every value; what is left here is a type that the walk
+        // does not know yet, and the report at least names it.
+        Err(error) => {
+            draft.reports.push(Report::error(error.message().to_owned()).note(name));
+            Err(finish(std::mem::take(draft)).expect_err("one was just added"))
+        }
+    }
+}
+
 /// Warnings alone, or everything.
-fn finish(draft: Draft) -> Result<Vec<Report>, Reports> {
+pub(super) fn finish(draft: Draft) -> Result<Vec<Report>, Reports> {
     let reports = Reports::new(Phase::Meaning, draft.reports);
     if reports.errors() > 0 { Err(reports) } else { Ok(reports.into_warnings()) }
 }
@@ -178,14 +204,21 @@ fn syntax(error: &toml::de::Error, source: &Arc<Source>, text: &str) -> Report {
 }
 
 /// Reports required keys that are not there.
-fn require(draft: &mut Draft) {
+fn require(draft: &mut Draft, shape: &Shape) {
     let mut missing = Vec::new();
-    let table = draft.table.clone();
-    missing_keys(&table, Shape::root(), &mut Keys::new(), &mut missing);
+    let table = Value::Table(draft.table.clone());
+    missing_keys(&table, shape, &mut Keys::new(), &mut missing);
     for (path, field) in missing {
         let (name, table) = path.split_last().expect("a key was missing");
         // A stand-in, so that the rest of the settings can still be read and checked.
-        let stand_in = || Value::String("x".to_owned());
+        let stand_in = || match &field.shape {
+            Shape::Choice(words) => {
+                Value::String(words.first().map(|(word, _)| word.clone()).unwrap_or_default())
+            }
+            Shape::List(_) => Value::Array(Vec::new()),
+            Shape::Table(_) | Shape::Map(_) => Value::Table(toml::Table::new()),
+            _ => Value::String("x".to_owned()),
+        };
         let report = draft.is_sound(&path).then(|| {
             Report::error(format!("{} has no {}", quoted(&header(table)), quoted(name)))
                 .at(draft.nearest_key(table), "")
@@ -210,22 +243,22 @@ fn require(draft: &mut Draft) {
 }
 
 fn missing_keys<'s>(
-    table: &toml::Table,
+    value: &Value,
     shape: &'s Shape,
     path: &mut Keys,
     missing: &mut Vec<(Keys, &'s Field)>,
 ) {
-    let mut below = |name: &str, shape: &'s Shape, path: &mut Keys| {
+    let mut below = |name: &str, value: &Value, shape: &'s Shape, path: &mut Keys| {
         path.push(name.to_owned());
-        if let Some(table) = table.get(name).and_then(Value::as_table) {
-            missing_keys(table, shape, path, missing);
-        }
+        missing_keys(value, shape, path, missing);
         path.pop();
     };
-    match shape {
-        Shape::Table(fields) => {
+    match (value, shape) {
+        (Value::Table(table), Shape::Table(fields)) => {
             for field in fields {
-                below(&field.name, &field.shape, path);
+                if let Some(value) = table.get(&field.name) {
+                    below(&field.name, value, &field.shape, path);
+                }
             }
             let absent =
                 fields.iter().filter(|field| field.is_required && !table.contains_key(&field.name));
@@ -233,15 +266,30 @@ fn missing_keys<'s>(
                 absent.map(|field| (path.iter().chain([&field.name]).cloned().collect(), field)),
             );
         }
-        Shape::Map(entry) => table.keys().for_each(|name| below(name, entry, path)),
+        (Value::Table(table), Shape::Map(entry)) => {
+            table.iter().for_each(|(name, value)| below(name, value, entry, path));
+        }
+        (Value::Array(items), Shape::List(item)) => {
+            for (index, value) in items.iter().enumerate() {
+                below(&index.to_string(), value, item, path);
+            }
+        }
         _ => {}
     }
 }
 
+/// Puts `value` at `path`, whose way leads through tables and lists that are there.
 fn insert(table: &mut toml::Table, path: &[String], value: Value) {
     let Some((last, way)) = path.split_last() else { return };
-    let parent = way.iter().try_fold(table, |table, key| table.get_mut(key)?.as_table_mut());
-    if let Some(parent) = parent {
+    let mut root = Value::Table(std::mem::take(table));
+    let parent = way.iter().try_fold(&mut root, |value, key| match value {
+        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        value => value.get_mut(key),
+    });
+    if let Some(Value::Table(parent)) = parent {
         parent.insert(last.clone(), value);
+    }
+    if let Value::Table(root) = root {
+        *table = root;
     }
 }

@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Caching, Config, Group, Plugin,
+    Caching, Config, Group, Limits, Network, Plugin, Wasm,
     draft::Draft,
-    grants::{self, Refusal},
+    grants,
     report::{Report, Severity, listed, nearest, quoted},
     walk::{SUGGESTIONS_MAX, dotted, header},
 };
@@ -84,7 +84,7 @@ fn relation(draft: &mut Draft, severity: Severity, title: String, parts: &[Part<
 }
 
 /// Reports a value that is wrong by itself.
-fn wrong(draft: &mut Draft, path: &[&str], title: String, help: String) {
+pub(super) fn wrong(draft: &mut Draft, path: &[&str], title: String, help: String) {
     if !draft.is_sound(path) {
         return;
     }
@@ -195,39 +195,8 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
             wrong(draft, &at(&["digest"]), format!("{} is not a digest", quoted(digest)), help);
         }
     }
-    let limits = &plugin.limits;
-    if limits.memory > config.wasm.memory_max {
-        relation(
-            draft,
-            Severity::Error,
-            format!("plugin {} may not have more memory than the host allows", quoted(name)),
-            &[
-                Part::new(&at(&["limits", "memory"]), limits.memory),
-                Part::new(&["wasm", "memory_max"], config.wasm.memory_max),
-            ],
-            "lower `memory` or raise `wasm.memory_max`",
-        );
-    }
-    if limits.value > limits.memory {
-        relation(
-            draft,
-            Severity::Error,
-            format!("an answer of plugin {} cannot be larger than its memory", quoted(name)),
-            &[
-                Part::new(&at(&["limits", "value"]), limits.value),
-                Part::new(&at(&["limits", "memory"]), limits.memory),
-            ],
-            "lower `value` or raise `memory`",
-        );
-    }
-    grants_of(draft, &at(&["network", "http"]), &plugin.network.http, grants::http);
-    grants_of(draft, &at(&["network", "tcp"]), &plugin.network.tcp, grants::tcp);
-    grants_of(
-        draft,
-        &at(&["network", "allow_private"]),
-        &plugin.network.allow_private,
-        grants::range,
-    );
+    limits(draft, &["plugins", name], name, &plugin.limits, &config.wasm);
+    network(draft, &["plugins", name], &plugin.network, str::to_owned);
     grants_of(draft, &at(&["cache", "read"]), &plugin.cache.read, |group| {
         if config.groups.contains_key(group) {
             return Ok(());
@@ -237,22 +206,63 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("groups are {}", listed(known())),
         };
-        Err(Refusal { title: format!("there is no group {}", quoted(group)), help })
+        Err((format!("there is no group {}", quoted(group)), help))
     });
 }
 
+/// What one plugin may use, against what the host allows. `base` is the path of the
+/// plugin's table.
+pub(super) fn limits(draft: &mut Draft, base: &[&str], name: &str, limits: &Limits, wasm: &Wasm) {
+    let at = |key: &'static str| [base, &["limits", key]].concat();
+    if limits.memory > wasm.memory_max {
+        relation(
+            draft,
+            Severity::Error,
+            format!("plugin {} may not have more memory than the host allows", quoted(name)),
+            &[
+                Part::new(&at("memory"), limits.memory),
+                Part::new(&["wasm", "memory_max"], wasm.memory_max),
+            ],
+            "lower `memory` or raise `wasm.memory_max`",
+        );
+    }
+    if limits.value > limits.memory {
+        relation(
+            draft,
+            Severity::Error,
+            format!("an answer of plugin {} cannot be larger than its memory", quoted(name)),
+            &[Part::new(&at("value"), limits.value), Part::new(&at("memory"), limits.memory)],
+            "lower `value` or raise `memory`",
+        );
+    }
+}
+
+/// How the grants of one plugin are written. `written` makes of an entry what is
+/// checked.
+pub(super) fn network(
+    draft: &mut Draft,
+    base: &[&str],
+    network: &Network,
+    written: impl Fn(&str) -> String,
+) {
+    let at = |key: &'static str| [base, &["network", key]].concat();
+    grants_of(draft, &at("http"), &network.http, |text| grants::http(&written(text)));
+    grants_of(draft, &at("tcp"), &network.tcp, |text| grants::tcp(&written(text)));
+    grants_of(draft, &at("allow_private"), &network.allow_private, grants::range);
+}
+
 /// Checks each entry of a list, and points at the entry.
-fn grants_of<T>(
+fn grants_of(
     draft: &mut Draft,
     path: &[&str],
     list: &[String],
-    read: impl Fn(&str) -> Result<T, Refusal>,
+    check: impl Fn(&str) -> Result<(), grants::Refusal>,
 ) {
     if !draft.is_sound(path) {
         return;
     }
     for (index, text) in list.iter().enumerate() {
-        let Err(Refusal { title, help }) = read(text) else { continue };
+        let Err((title, help)) = check(text) else { continue };
         let index = index.to_string();
         let entry: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
         // A list from the environment has one place for all entries.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
-use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 use toml::de::DeTable;
 
@@ -69,6 +69,12 @@ impl Shape {
             Shape::new(&schema(), Some(order.get_ref()))
         });
         &ROOT
+    }
+
+    /// The shape of a file that is not the node's settings. Its fields are in the order
+    /// of their names.
+    pub(super) fn of<T: JsonSchema>() -> Self {
+        Self::new(&schema_of::<T>(), None)
     }
 
     /// Reads a schema as [`schema`] writes it; `order` is a table of the sample.
@@ -148,8 +154,12 @@ impl Shape {
 /// The JSON Schema of the settings: draft-07, within what draft-04 knows too, for
 /// editors. It has no references, and its objects' keys are sorted.
 pub fn schema() -> Value {
+    schema_of::<Config>()
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let mut schema = Value::from(settings.into_generator().into_root_schema_for::<Config>());
+    let mut schema = Value::from(settings.into_generator().into_root_schema_for::<T>());
     tidy(&mut schema);
     schema
 }
@@ -166,8 +176,11 @@ fn tidy(schema: &mut Value) {
         *text = paragraphs(text).join("\n\n");
     }
     // An unset option is an absent key: TOML has no null.
-    if object.get("type").is_some_and(Value::is_array) {
-        object.insert("type".to_owned(), "string".into());
+    if let Some(Value::Array(types)) = object.get("type")
+        && let Some(set) = types.iter().find(|it| *it != "null")
+    {
+        let set = set.clone();
+        object.insert("type".to_owned(), set);
     }
     if object.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
         object.remove("default");

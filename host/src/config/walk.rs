@@ -20,15 +20,17 @@ use super::{
 /// file of settings, and searching would take longer than anybody waits.
 pub(super) const SUGGESTIONS_MAX: usize = 1_000;
 
-/// Takes what fits of `file` into `draft`, and reports the rest.
-pub(super) fn file(draft: &mut Draft, source: &Arc<Source>, file: &DeTable<'_>) {
-    let Shape::Table(fields) = Shape::root() else { return };
-    draft.table = Walk { draft, source }.table(file, fields, &mut Path::new());
+/// Takes what fits of `file` into `draft`, and reports the rest. `root` is the shape of
+/// the whole file.
+pub(super) fn file(draft: &mut Draft, source: &Arc<Source>, file: &DeTable<'_>, root: &Shape) {
+    let Shape::Table(fields) = root else { return };
+    draft.table = Walk { draft, source, root }.table(file, fields, &mut Path::new());
 }
 
 struct Walk<'a> {
     draft: &'a mut Draft,
     source: &'a Arc<Source>,
+    root: &'a Shape,
 }
 
 impl Walk<'_> {
@@ -137,7 +139,7 @@ impl Walk<'_> {
         if let Some(near) = nearest(name, names()) {
             return report.help(format!("did you mean `{near}`?"));
         }
-        let report = match elsewhere(name, table) {
+        let report = match elsewhere(self.root, name, table) {
             Some(home) => report.help(format!("`{name}` belongs in {}", quoted(&header(&home)))),
             None => report,
         };
@@ -166,19 +168,19 @@ fn scalar(value: &DeValue<'_>, shape: &Shape) -> Result<Value, Problem> {
 }
 
 /// A table that knows `name`: below `table` if there is one, else anywhere.
-fn elsewhere(name: &str, table: &[String]) -> Option<Path> {
-    let mut here = Some(Shape::root());
+fn elsewhere(root: &Shape, name: &str, table: &[String]) -> Option<Path> {
+    let mut here = Some(root);
     for key in table {
         here = here.and_then(|shape| match shape {
             Shape::Table(fields) => {
                 fields.iter().find(|field| field.name == *key).map(|field| &field.shape)
             }
-            Shape::Map(entry) => Some(entry.as_ref()),
+            Shape::Map(entry) | Shape::List(entry) => Some(entry.as_ref()),
             _ => None,
         });
     }
     here.and_then(|shape| below(name, shape, table.to_vec()))
-        .or_else(|| below(name, Shape::root(), Path::new()))
+        .or_else(|| below(name, root, Path::new()))
 }
 
 fn below(name: &str, shape: &Shape, path: Path) -> Option<Path> {
@@ -193,9 +195,15 @@ fn below(name: &str, shape: &Shape, path: Path) -> Option<Path> {
     }
 }
 
-/// How a table's header is written: `[groups.define]`.
+/// How a table's header is written: `[groups.define]`, or `[[test]]` for one of a list,
+/// whose path ends in its number there.
 pub(super) fn header(table: &[String]) -> String {
-    format!("[{}]", dotted(table))
+    match table {
+        [list @ .., number] if !list.is_empty() && number.parse::<usize>().is_ok() => {
+            format!("[[{}]]", dotted(list))
+        }
+        table => format!("[{}]", dotted(table)),
+    }
 }
 
 /// How a path is written, with quotes where TOML wants them.
