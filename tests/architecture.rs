@@ -30,7 +30,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "node",
         &["value", "store", "flight", "failures", "config", "metrics", "group", "plugin", "front"],
     ),
-    ("cli", &["config", "node"]),
+    ("workbench", &["config", "metrics", "group", "plugin"]),
+    ("cli", &["config", "node", "workbench"]),
 ];
 
 #[test]

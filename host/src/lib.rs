@@ -5,6 +5,7 @@
 //! In the order of a request's way down; no module imports one that stands above it.
 //!
 //! - [`node`]: composes every part from a [`config::Config`] or from code.
+//! - [`workbench`]: what the author of a plugin does with it before a node has it.
 //! - [`front`]: how requests get in: HTTP for clients, HTTP for operators.
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
@@ -14,6 +15,7 @@
 //! - [`allocator`]: what a byte of budget is in the process's memory.
 
 pub mod node;
+pub mod workbench;
 
 pub mod front;
 pub mod plugin;

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod exit;
 mod output;
+mod plugin;
 mod serve;
 
 use std::{
@@ -63,6 +64,9 @@ enum Verb {
     /// Print the settings: as they are, as they could be, or their schema
     #[command(subcommand)]
     Config(config::What),
+    /// Make a getter plugin: check, test, call and measure it
+    #[command(subcommand)]
+    Plugin(plugin::What),
     /// Try it: a node and a small dictionary to cache, in this process
     Demo(demo::Options),
 }
@@ -115,6 +119,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Serve => serve::serve(&file),
         Verb::Check => check::check(&file),
         Verb::Config(what) => config::print(what, &file),
+        Verb::Plugin(what) => plugin::run(&what),
         Verb::Demo(options) => demo::demo(&options),
     };
     match done {

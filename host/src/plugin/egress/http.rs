@@ -8,7 +8,7 @@
 //!
 //! Redirects are handed to the guest, whose next request is checked like the first.
 
-use std::{error::Error as StdError, future::Future, io, sync::Arc, time::Duration};
+use std::{error::Error as StdError, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request, Response, header};
 use http_body::Body;
@@ -27,8 +27,7 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
-use super::{AddressFilter, Denials, Egress, body::Bounded, target};
-use crate::config::grants::Host;
+use super::{AddressFilter, Denials, Egress, body::Bounded, grant};
 
 /// Time to connect, TLS included. A host that takes longer is down for a cache.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,22 +151,21 @@ fn permitted<'a>(egress: &'a Egress, url: &Url) -> Result<&'a Client, Error> {
         // Credentials in a URL end up in logs; a header carries them as well.
         return Err(Error::HttpRequestUriInvalid);
     }
-    let Some(host) = target::host(url) else { return Err(Error::HttpRequestUriInvalid) };
-    if let Host::Name(name) = &host
-        && target::is_metadata_name(name)
-    {
-        egress.denials.never(name);
+    let host = url.host_str().map(grant::plain_host).filter(|host| !host.is_empty());
+    let Some(host) = host else { return Err(Error::HttpRequestUriInvalid) };
+    if grant::is_metadata_name(&host) {
+        egress.denials.never(&host);
         return Err(Error::HttpRequestDenied);
     }
-    let granted = egress.http_grants.iter().any(|grant| target::covers(grant, url));
+    let granted = egress.http_grants.iter().any(|grant| grant.covers(url));
     let (true, Some(client)) = (granted, &egress.client) else {
         egress.denials.http(&url.origin().ascii_serialization());
         return Err(Error::HttpRequestDenied);
     };
     // A literal never reaches the client's resolver.
-    if let Host::Ip(ip) = host {
+    if let Ok(ip) = host.parse::<IpAddr>() {
         egress.filter.check(ip).map_err(|refusal| {
-            egress.denials.address(&ip.to_string(), &refusal);
+            egress.denials.address(&host, &refusal);
             Error::DestinationIpProhibited
         })?;
     }

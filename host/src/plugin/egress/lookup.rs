@@ -17,8 +17,8 @@ use wasmtime_wasi::{
     sockets::WasiSocketsCtxView,
 };
 
-use super::{Egress, target};
-use crate::{config::grants::Host as Named, plugin::store::State};
+use super::{Egress, grant};
+use crate::plugin::store::State;
 
 /// Lookups of one instance at once; each takes a thread while it lasts.
 const LOOKUPS_MAX: usize = 8;
@@ -65,28 +65,28 @@ impl Host for View<'_> {
         network: Resource<Network>,
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
-        let Some(host) = target::named(&name) else {
+        let Some(host) = grant::normal_host(&name) else {
             return Err(ErrorCode::InvalidArgument.into());
         };
-        let name = match &host {
-            // An address needs no lookup; whether it may be dialled is decided then.
-            Named::Ip(ip) => return self.wasi.resolve_addresses(network, ip.to_string()),
-            Named::Name(name) => name,
-        };
-        if target::is_metadata_name(name) {
-            self.egress.denials.never(name);
-            return Err(ErrorCode::AccessDenied.into());
-        }
-        if !self.egress.may_look_up(&host) {
-            self.egress.denials.tcp(&format!("{name}:PORT"));
-            return Err(ErrorCode::AccessDenied.into());
+        // An address needs no lookup; whether it may be dialled is decided then.
+        let is_address = host.parse::<IpAddr>().is_ok();
+        if !is_address {
+            if grant::is_metadata_name(&host) {
+                self.egress.denials.never(&host);
+                return Err(ErrorCode::AccessDenied.into());
+            }
+            if !self.egress.may_look_up(&host) {
+                self.egress.denials.tcp(&format!("{host}:PORT"));
+                return Err(ErrorCode::AccessDenied.into());
+            }
         }
         if self.open.len() >= LOOKUPS_MAX {
             return Err(ErrorCode::TemporaryResolverFailure.into());
         }
-        let stream = self.wasi.resolve_addresses(network, name.clone())?;
-        let lookup = Lookup { host: name.clone(), allowed: 0, refused: 0 };
-        self.open.insert(stream.rep(), lookup);
+        let stream = self.wasi.resolve_addresses(network, host.clone())?;
+        if !is_address {
+            self.open.insert(stream.rep(), Lookup { host, allowed: 0, refused: 0 });
+        }
         Ok(stream)
     }
 }

@@ -15,9 +15,9 @@
 mod address;
 mod body;
 mod denials;
+mod grant;
 mod http;
 mod lookup;
-mod target;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -33,10 +33,8 @@ pub(super) use denials::Denials;
 pub(super) use http::HttpHooks;
 pub(super) use lookup::{OpenLookups, add_name_lookup};
 
-use crate::config::{
-    Network,
-    grants::{self, Host, HttpGrant, Refusal, TcpGrant},
-};
+use self::grant::{HttpGrant, TcpGrant};
+use crate::config::Network;
 
 /// Bytes of one HTTP response body where the settings do not say: larger than any
 /// value most groups keep, small enough for every instance to receive one at once.
@@ -67,10 +65,11 @@ pub(super) struct Egress {
 impl Egress {
     /// What `network` grants to `plugin`; in words what of it is not understood.
     pub(super) fn new(plugin: &Arc<str>, network: &Network) -> Result<Self, String> {
-        let http_grants = read("http", &network.http, grants::http)?;
-        let tcp_grants = read("tcp", &network.tcp, grants::tcp)?;
-        let allowed = read("allow_private", &network.allow_private, grants::range)?;
-        let filter = Arc::new(AddressFilter::new(allowed));
+        let http_grants: Vec<_> =
+            network.http.iter().map(|text| HttpGrant::parse(text)).collect::<Result<_, _>>()?;
+        let tcp_grants =
+            network.tcp.iter().map(|text| TcpGrant::parse(text)).collect::<Result<_, _>>()?;
+        let filter = Arc::new(AddressFilter::new(&network.allow_private)?);
         let denials = Arc::new(Denials::new(Arc::clone(plugin)));
         let client = if http_grants.is_empty() {
             None
@@ -114,8 +113,7 @@ impl Egress {
     }
 
     fn is_granted(&self, ip: IpAddr, port: u16) -> bool {
-        let host = Host::Ip(ip);
-        if self.tcp_grants.iter().any(|grant| grant.host == host && grant.port == port) {
+        if self.tcp_grants.iter().any(|grant| grant.is_literal(ip, port)) {
             return true;
         }
         let mut dialable = self.dialable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,35 +121,24 @@ impl Egress {
     }
 
     /// Whether `host` stands in a grant for raw TCP, with whatever port.
-    fn may_look_up(&self, host: &Host) -> bool {
-        self.tcp_grants.iter().any(|grant| grant.host == *host)
+    fn may_look_up(&self, host: &str) -> bool {
+        self.tcp_grants.iter().any(|grant| grant.is_host(host))
     }
 
-    /// Remembers that the granted name `name` has the address `ip`, if that may be
+    /// Remembers that the granted name `host` has the address `ip`, if that may be
     /// dialled at all.
-    fn remember(&self, name: &str, ip: IpAddr) -> bool {
+    fn remember(&self, host: &str, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         if let Err(refusal) = self.filter.check(ip) {
-            self.denials.address(&format!("{name} at {ip}"), &refusal);
+            self.denials.address(&format!("{host} at {ip}"), &refusal);
             return false;
         }
         let mut dialable = self.dialable.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_named = |grant: &&TcpGrant| matches!(&grant.host, Host::Name(it) if it == name);
-        for grant in self.tcp_grants.iter().filter(is_named) {
-            dialable.put((ip, grant.port), ());
+        for grant in self.tcp_grants.iter().filter(|grant| grant.is_host(host)) {
+            dialable.put((ip, grant.port()), ());
         }
         true
     }
-}
-
-/// Reads each of `texts`, which stand under `setting`.
-fn read<T>(
-    setting: &str,
-    texts: &[String],
-    read: impl Fn(&str) -> Result<T, Refusal>,
-) -> Result<Vec<T>, String> {
-    let problem = |Refusal { title, help }| format!("network.{setting}: {title}; {help}");
-    texts.iter().map(|text| read(text).map_err(problem)).collect()
 }
 
 #[cfg(test)]
@@ -170,9 +157,7 @@ mod tests {
         let egress = egress(&["dict.example:2628"], &[]);
         let ip = IpAddr::from([93, 184, 216, 34]);
         assert!(!egress.may_connect((ip, 2628).into()), "nobody looked the name up");
-        let name = |name: &str| Host::Name(name.to_owned());
-        assert!(egress.may_look_up(&name("dict.example")));
-        assert!(!egress.may_look_up(&name("other.example")));
+        assert!(egress.may_look_up("dict.example") && !egress.may_look_up("other.example"));
         assert!(egress.remember("dict.example", ip));
         assert!(egress.may_connect((ip, 2628).into()));
         assert!(!egress.may_connect((ip, 22).into()), "another port");
