@@ -5,28 +5,12 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::guest::{Bench, Guest, body, fill, guest, internal, number};
+use super::guest::{Bench, ECHO, body, echo_unless_key, fill, guest, internal, number, serves_on};
 use crate::{
     config::ByteSize,
     group::{Fill, FillError, Getter, Outcome, Reason},
-    plugin::Plugin,
     value::Freshness,
 };
-
-const ECHO: &str = "(call $found (local.get $key) (local.get $len))";
-
-/// Misbehaves when the key is not empty.
-fn echo_unless_key(misbehaviour: &str) -> Guest {
-    guest(&format!("(if (local.get $len) (then {misbehaviour})) {ECHO}"))
-}
-
-/// That `plugin` serves as if nothing had been.
-async fn serves_on(plugin: &Plugin, faults: u64) {
-    assert_eq!(body(plugin, "").await, Ok(Vec::new()));
-    let status = plugin.status();
-    assert_eq!((status.faults, status.instances.busy), (faults, 0));
-    assert!(status.last_error.is_some());
-}
 
 #[tokio::test]
 async fn a_plugin_finds_values() {

@@ -15,6 +15,12 @@ use crate::{
     plugin::{LoadError, Plugin, PluginHost},
 };
 
+/// A `get` that finds the key itself.
+pub(super) const ECHO: &str = "(call $found (local.get $key) (local.get $len))";
+
+/// A function of `lifecycle` that has nothing to say against.
+pub(super) const FINE: &str = "(i32.store (i32.const 256) (i32.const 0)) (i32.const 256)";
+
 const TEMPLATE: &str = include_str!("../../../../tests/fixtures/getter.wat");
 
 /// A plugin in the making. Its `core` must define
@@ -23,6 +29,8 @@ const TEMPLATE: &str = include_str!("../../../../tests/fixtures/getter.wat");
 pub(super) struct Guest {
     core: String,
     pages: u32,
+    realloc: String,
+    done: String,
     imports: String,
     core_imports: String,
     lowered: String,
@@ -34,12 +42,21 @@ pub(super) fn guest(get: &str) -> Guest {
     Guest::of_core(&format!("(func $get (param $key i32) (param $len i32) (result i32) {get})"))
 }
 
+/// A plugin that finds the key itself, and misbehaves when that is not empty. There are
+/// locals `$i` and `$handle` to misbehave with.
+pub(super) fn echo_unless_key(misbehaviour: &str) -> Guest {
+    let locals = "(local $i i32) (local $handle i32)";
+    guest(&format!("{locals} (if (local.get $len) (then {misbehaviour})) {ECHO}"))
+}
+
 impl Guest {
     /// A plugin with these definitions in its core module.
     pub(super) fn of_core(core: &str) -> Self {
         Self {
             core: core.to_owned(),
             pages: 2,
+            realloc: String::new(),
+            done: String::new(),
             imports: String::new(),
             core_imports: String::new(),
             lowered: String::new(),
@@ -56,6 +73,18 @@ impl Guest {
     /// Memory to begin with, in pages of 64 KiB.
     pub(super) fn pages(mut self, pages: u32) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// What `realloc` does first; it sees the wanted length as `(local.get 3)`.
+    pub(super) fn with_realloc(mut self, body: &str) -> Self {
+        self.realloc.push_str(body);
+        self
+    }
+
+    /// What `get` does when its answer has been taken: its post-return function.
+    pub(super) fn with_done(mut self, body: &str) -> Self {
+        self.done.push_str(body);
         self
     }
 
@@ -126,6 +155,8 @@ impl Guest {
     pub(super) fn text(&self) -> String {
         TEMPLATE
             .replace("{{pages}}", &self.pages.to_string())
+            .replace(";; {{realloc}}", &self.realloc)
+            .replace(";; {{done}}", &self.done)
             .replace("{{imports}}", &self.imports)
             .replace("{{core-imports}}", &self.core_imports)
             .replace("{{core}}", &self.core)
@@ -241,6 +272,14 @@ pub(super) async fn body(plugin: &Plugin, key: &str) -> Result<Vec<u8>, FillErro
 pub(super) async fn number(plugin: &Plugin, key: &str) -> u64 {
     let body = body(plugin, key).await.unwrap_or_else(|error| panic!("{error}"));
     u64::from_le_bytes(body.try_into().expect("eight bytes"))
+}
+
+/// That `plugin` serves as if nothing had been, after so many `faults`.
+pub(super) async fn serves_on(plugin: &Plugin, faults: u64) {
+    assert_eq!(body(plugin, "").await, Ok(Vec::new()));
+    let status = plugin.status();
+    assert_eq!((status.faults, status.instances.busy), (faults, 0));
+    assert!(status.last_error.is_some());
 }
 
 /// The words in which a get fails.

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::guest::{Bench, Guest, guest};
+use super::guest::{Bench, ECHO, FINE, Guest, guest};
 use crate::plugin::Problem;
-
-const ECHO: &str = "(call $found (local.get $key) (local.get $len))";
 
 fn echo() -> Guest {
     guest(ECHO)
@@ -163,7 +161,6 @@ async fn an_optional_export_must_be_whole() {
     says(&text, &["lifecycle", "does not match the contract"]);
 }
 
-const FINE: &str = "(i32.store (i32.const 256) (i32.const 0)) (i32.const 256)";
 const BAD: &str = "(i32.store8 (i32.const 256) (i32.const 1))
     (i32.store (i32.const 260) (i32.const 2048)) (i32.store (i32.const 264) (i32.const 4))
     (i32.const 256)";

@@ -6,3 +6,5 @@ mod guest;
 mod imports;
 mod instances;
 mod loading;
+mod loops;
+mod wasi;
