@@ -17,6 +17,9 @@ pub enum HostError {
     /// No thread for the ticker.
     #[error("cannot start the thread that interrupts guests: {0}")]
     Ticker(io::Error),
+    /// No threads that compile.
+    #[error("cannot start the threads that compile plugins: {0}")]
+    Compilers(rayon_core::ThreadPoolBuildError),
     /// No threads for guests.
     #[error("cannot start the threads that run guests: {0}")]
     Runtime(io::Error),

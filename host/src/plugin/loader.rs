@@ -9,10 +9,9 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Semaphore, task::JoinError, time::timeout};
+use tokio::{runtime::Handle, task::JoinError};
 use wasmtime::{
     Engine,
     component::{Component, Linker},
@@ -20,6 +19,7 @@ use wasmtime::{
 
 use super::{
     admission::Admission,
+    compiler::Compilers,
     component::{self, Source},
     egress::Egress,
     environment::Environment,
@@ -34,13 +34,6 @@ use crate::{
     metrics::{Metrics, PluginMetrics},
 };
 
-/// Components compiled at once: each already uses all cores.
-const COMPILERS: usize = 1;
-
-/// Time for one component to compile. The largest guests with a language runtime take
-/// about a fifth of it on a slow machine.
-const COMPILE_TIMEOUT: Duration = Duration::from_mins(2);
-
 /// What loads the plugins of one node.
 pub(super) struct Loader {
     pub(super) engine: Engine,
@@ -50,7 +43,7 @@ pub(super) struct Loader {
     groups: Weak<Groups>,
     metrics: Metrics,
     families: Arc<Families>,
-    compilers: Arc<Semaphore>,
+    compilers: Compilers,
     /// Numbers the generations of the node.
     generations: AtomicU64,
 }
@@ -83,6 +76,7 @@ impl Loader {
     pub(super) fn new(
         engine: Engine,
         linker: Linker<State>,
+        compilers: Compilers,
         fills: Handle,
         groups: Weak<Groups>,
         metrics: Metrics,
@@ -94,7 +88,7 @@ impl Loader {
             groups,
             families: Arc::new(Families::new(metrics.clone())),
             metrics,
-            compilers: Arc::new(Semaphore::new(COMPILERS)),
+            compilers,
             generations: AtomicU64::new(0),
         }
     }
@@ -207,20 +201,12 @@ impl Loader {
     /// Compiles on threads that serve nothing.
     async fn compile(&self, source: Source) -> Result<Component, Problem> {
         let engine = self.engine.clone();
-        let permit = Arc::clone(&self.compilers).acquire_owned().await;
-        let permit = permit.map_err(|_| Problem::Shutdown)?;
-        let compiling = self.fills.spawn_blocking(move || {
-            // Held to the end even when nobody waits any longer.
-            let _permit = permit;
+        let job = move || {
             let component = component::compile(&engine, &source)?;
             component::check_interfaces(&engine, &component)?;
             Ok(component)
-        });
-        match timeout(COMPILE_TIMEOUT, compiling).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(abandoned(&error)),
-            Err(_) => Err(Problem::CompileTimeout(COMPILE_TIMEOUT)),
-        }
+        };
+        self.compilers.run(job).await
     }
 }
 

@@ -5,7 +5,8 @@
 //! instances, each within limits of memory, time, CPU and answer size, and with no
 //! way out of its sandbox but the imports it was granted.
 //!
-//! - `engine`, `cache_dir`: the compiler and its memory, one for the node.
+//! - `engine`, `compiler`, `cache_dir`: what compiles, where, and its memory, one for
+//!   the node.
 //! - `loader`, `component`, `generation`: from a file to something that can be
 //!   instantiated, and has been.
 //! - `store`, `limiter`, `instance`: one live instance and the limits it runs in.
@@ -23,6 +24,7 @@ mod admission;
 mod answer;
 mod bindings;
 mod cache_dir;
+mod compiler;
 mod component;
 mod egress;
 mod engine;
@@ -55,11 +57,14 @@ pub use error::{HostError, LoadError, Problem};
 pub use getter::Plugin;
 pub use status::{ExportStatus, InstanceStatus, LastError, PluginStatus};
 
-use self::loader::{Loader, Recipe};
+use self::{
+    compiler::Compilers,
+    loader::{Loader, Recipe},
+};
 use crate::{config, group::Groups, metrics::Metrics};
 
-/// Threads for what blocks: name lookups, and one component that compiles. One more
-/// lookup waits; without a bound, guests could make the node run out of threads.
+/// Threads for what blocks: name lookups, and components that are read. One more
+/// waits; without a bound, guests could make the node run out of threads.
 const BLOCKING_MAX: usize = 64;
 
 /// Hosts all plugins of a node.
@@ -90,8 +95,9 @@ impl PluginHost {
             .build()
             .map_err(HostError::Runtime)?;
         let fills = guests.handle().clone();
-        let loader = Arc::new(Loader::new(engine, linker, fills, groups, metrics));
-        Ok(Self { loader, guests: Some(guests) })
+        let compilers = Compilers::start()?;
+        let loader = Loader::new(engine, linker, compilers, fills, groups, metrics);
+        Ok(Self { loader: Arc::new(loader), guests: Some(guests) })
     }
 
     /// The threads on which guests run, and with them the fills of their groups.
