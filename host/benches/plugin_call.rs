@@ -31,22 +31,20 @@ const CALLS: u32 = 20_000;
 const ROUNDS: usize = 11;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const TEMPLATE: &str = include_str!("../../tests/fixtures/getter.wat");
+#[path = "../../tests/fixtures/guest/mod.rs"]
+#[expect(dead_code, reason = "a benchmark needs only some kinds of guests")]
+mod guest;
 
 /// Answers 100 bytes with a TTL of zero.
-const HUNDRED_BYTES: &str = r"
-    (func $get (param i32 i32) (result i32)
-      (local $answer i32)
-      (local.set $answer (call $found (i32.const 4096) (i32.const 100)))
-      (i32.store8 offset=24 (local.get $answer) (i32.const 1))
-      (local.get $answer))";
+const HUNDRED_BYTES: &str = "(drop (call $found (i32.const 4096) (i32.const 100)))
+    (i32.store8 offset=24 (global.get $RET) (i32.const 1)) (global.get $RET)";
 
 fn main() {
     // As the binary does.
     cachecluster::allocator::settle();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = folder.path().join("plugin.wasm");
-    fs::write(&source, component()).expect("to write the component");
+    fs::write(&source, guest::guest(HUNDRED_BYTES).bytes()).expect("to write the component");
 
     let metrics = Metrics::new();
     let settings = Wasm { threads: 1, cache_dir: folder.path().into(), ..Wasm::default() };
@@ -111,13 +109,6 @@ async fn get_round(group: &Arc<Group>) -> f64 {
     }
     assert_eq!(group.usage().items, 0, "every get was a miss");
     micros_each(cpu_nanoseconds() - before)
-}
-
-fn component() -> Vec<u8> {
-    let marks = ["imports", "core-imports", "lowered", "exports"];
-    let text = TEMPLATE.replace("{{core}}", HUNDRED_BYTES).replace("{{pages}}", "2");
-    let text = marks.iter().fold(text, |text, mark| text.replace(&format!("{{{{{mark}}}}}"), ""));
-    wat::parse_str(text).expect("a component")
 }
 
 fn micros_each(nanoseconds: u64) -> f64 {

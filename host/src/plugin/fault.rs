@@ -50,14 +50,17 @@ fn describe(error: &Error, limits: &Limits, denied: bool) -> String {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         return format!("it called exit({code}); a getter returns an error instead");
     }
-    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+    let reason = root_text(error);
+    // Handles that a component makes for itself are counted by wasmtime, whose error has
+    // no type of its own.
+    let is_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+    if is_full || reason.contains("handle limit exceeded") {
         return format!(
-            "it holds more than {} host resources (limits.handles); drop streams, requests and \
+            "it holds more than {} resources (limits.handles); drop streams, requests and \
              sockets when they are done",
             limits.handles
         );
     }
-    let reason = root_text(error);
     if denied {
         return format!(
             "it needs more memory than limits.memory allows ({}): {reason}",

@@ -294,34 +294,19 @@ async fn a_content_type_that_is_no_header_is_the_plugins_fault() {
 #[tokio::test]
 async fn exit_is_the_plugins_fault() {
     let bench = Bench::new();
-    let leaving = echo_unless_key("(call $exit (i32.const 0))")
-        .with_component(
-            "(import \"wasi:cli/exit@0.2.0\" (instance $wasi-exit
-               (export \"exit\" (func (param \"status\" (result))))))
-             (core func $exit (canon lower (func $wasi-exit \"exit\")))",
-        )
-        .with_host("exit", "(param i32)");
-    let plugin = bench.load(&leaving).await;
-    let text = internal(&plugin, "k").await;
-    assert!(text.contains("exit(0)"), "{text}");
-    serves_on(&plugin, 1).await;
+    for (status, said) in [("0", "exit(0)"), ("1", "exit(1)")] {
+        let leaving = echo_unless_key(&format!("(call $exit (i32.const {status}))")).with_exit();
+        let plugin = bench.load(&leaving).await;
+        let text = internal(&plugin, "k").await;
+        assert!(text.contains(said), "{text}");
+        serves_on(&plugin, 1).await;
+    }
 }
 
 #[tokio::test]
 async fn a_guest_that_leaks_handles_is_stopped() {
     let bench = Bench::new();
-    let leaking = echo_unless_key("(loop (drop (call $get-stdout)) (br 0))")
-        .with_component(
-            "(import \"wasi:io/streams@0.2.0\" (instance $streams
-               (export \"output-stream\" (type (sub resource)))))
-             (alias export $streams \"output-stream\" (type $output-stream))
-             (import \"wasi:cli/stdout@0.2.0\" (instance $stdout
-               (alias outer 1 $output-stream (type $outer))
-               (export \"output-stream\" (type $own (eq $outer)))
-               (export \"get-stdout\" (func (result (own $own))))))
-             (core func $get-stdout (canon lower (func $stdout \"get-stdout\")))",
-        )
-        .with_host("get-stdout", "(result i32)");
+    let leaking = echo_unless_key("(loop (drop (call $get-stdout)) (br 0))").with_stdio();
     let plugin = bench.load_with(&leaking, |p| p.limits.handles = 100).await;
     let text = internal(&plugin, "k").await;
     assert!(text.contains("limits.handles"), "{text}");

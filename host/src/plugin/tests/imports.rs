@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::guest::{Bench, Guest, body, guest, number};
+use super::guest::{Bench, ECHO, Guest, body, guest, number};
 use crate::{
     config::Caching,
     group::{BoxFuture, Context, Fill, FillError, Getter, Group, Groups, Outcome},
@@ -117,9 +117,8 @@ async fn a_plugin_that_reads_a_group_it_fills_itself_needs_no_second_instance_to
     assert_eq!(plugin.status().instances.busy, 0);
 }
 
-/// Calls `$name` of the contract's `interface` as often as the key is long, in
-/// hundreds.
-fn caller(interface: &str, name: &str, ty: &str, core_ty: &str, call: &str) -> Guest {
+/// Does `call` as often as the key is long, in hundreds.
+fn repeating(call: &str) -> Guest {
     guest(&format!(
         "(local $i i32)
          (local.set $i (i32.mul (local.get $len) (i32.const 100)))
@@ -127,14 +126,8 @@ fn caller(interface: &str, name: &str, ty: &str, core_ty: &str, call: &str) -> G
            (local.set $i (i32.sub (local.get $i) (i32.const 1)))
            {call}
            (br_if $next (i32.gt_s (local.get $i) (i32.const 0))))
-         (call $found (local.get $key) (local.get $len))"
+         {ECHO}"
     ))
-    .with_component(&format!(
-        "(import \"cachecluster:plugin/{interface}@0.1.0\" (instance $i {ty}))
-         (core func ${name} (canon lower (func $i \"{name}\")
-           (memory (core memory $memory)) (realloc (core func $realloc))))"
-    ))
-    .with_host(name, core_ty)
 }
 
 #[tokio::test]
@@ -142,16 +135,10 @@ async fn a_flood_of_log_records_is_cut_off_and_counted() {
     // The rate counts for what would be written only.
     let _installed = tracing_subscriber::fmt().with_writer(std::io::sink).try_init();
     let bench = Bench::new();
-    let flood = caller(
-        "logging",
-        "log",
-        "(type $level' (enum \"trace\" \"debug\" \"info\" \"warn\" \"error\"))
-         (export \"level\" (type $level (eq $level')))
-         (export \"log\" (func (param \"level\" $level) (param \"message\" string)
-           (param \"fields\" (list (tuple string string)))))",
-        "(param i32 i32 i32 i32 i32)",
+    let flood = repeating(
         "(call $log (i32.const 4) (i32.const 2048) (i32.const 10) (i32.const 0) (i32.const 0))",
-    );
+    )
+    .with_logging();
     let plugin = bench.load(&flood).await;
     assert!(body(&plugin, &"k".repeat(50)).await.is_ok());
     let text = bench.metrics.encode();
@@ -167,14 +154,10 @@ async fn a_flood_of_log_records_is_cut_off_and_counted() {
 #[tokio::test]
 async fn a_guests_own_metrics_are_exported() {
     let bench = Bench::new();
-    let counting = caller(
-        "metrics",
-        "counter-add",
-        "(export \"counter-add\" (func (param \"name\" string) (param \"delta\" u64)
-           (param \"labels\" (list (tuple string string)))))",
-        "(param i32 i32 i64 i32 i32)",
-        "(call $counter-add (i32.const 2048) (i32.const 4) (i64.const 2) (i32.const 0) (i32.const 0))",
-    );
+    let counting = repeating(
+        "(call $count (i32.const 2048) (i32.const 4) (i64.const 2) (i32.const 0) (i32.const 0))",
+    )
+    .with_metrics();
     let plugin = bench.load(&counting).await;
     assert!(body(&plugin, "k").await.is_ok());
     let text = bench.metrics.encode();
@@ -190,13 +173,7 @@ async fn a_plugin_reads_its_own_settings() {
            (then (return (call $found (i32.load (i32.const 260)) (i32.load (i32.const 264))))))
          (call $found-number (i64.const 0))",
     )
-    .with_component(
-        "(import \"cachecluster:plugin/config@0.1.0\" (instance $config
-           (export \"get\" (func (param \"key\" string) (result (option string))))))
-         (core func $config-get (canon lower (func $config \"get\")
-           (memory (core memory $memory)) (realloc (core func $realloc))))",
-    )
-    .with_host("config-get", "(param i32 i32 i32)");
+    .with_config();
     let plugin = bench
         .load_with(&reading, |p| {
             p.config.insert("greeting".to_owned(), "hello".to_owned());

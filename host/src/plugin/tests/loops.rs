@@ -61,13 +61,7 @@ async fn realloc_that_loops_while_the_host_answers_costs_one_call() {
     let guest = spinning_realloc(&format!(
         "(call $config-get (local.get $key) (local.get $len) (i32.const 256)) {ECHO}"
     ))
-    .with_component(
-        "(import \"cachecluster:plugin/config@0.1.0\" (instance $config
-           (export \"get\" (func (param \"key\" string) (result (option string))))))
-         (core func $config-get (canon lower (func $config \"get\")
-           (memory (core memory $memory)) (realloc (core func $realloc))))",
-    )
-    .with_host("config-get", "(param i32 i32 i32)");
+    .with_config();
     let plugin = bench
         .load_with(&guest, |p| {
             little_cpu(p);

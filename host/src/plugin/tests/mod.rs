@@ -1,10 +1,11 @@
 //! Plugins of every temper, in text format, run through the whole host.
 
+mod bombs;
 mod calls;
 mod egress;
 mod guest;
 mod imports;
 mod instances;
+mod isolation;
 mod loading;
 mod loops;
-mod wasi;
