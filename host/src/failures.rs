@@ -26,8 +26,11 @@ const JITTER: f64 = 0.25;
 
 /// The recent failures of one group, by key.
 #[derive(Debug)]
-pub struct Failures<E> {
-    by_key: Mutex<LruCache<Box<[u8]>, Failure<E>>>,
+pub struct Failures<E>(Mutex<Known<E>>);
+
+#[derive(Debug)]
+struct Known<E> {
+    by_key: LruCache<Box<[u8]>, Failure<E>>,
     backoff: Duration,
     backoff_max: Duration,
 }
@@ -43,13 +46,20 @@ struct Failure<E> {
 impl<E: Clone> Failures<E> {
     /// Windows from `backoff`, doubling up to `backoff_max`.
     pub fn new(backoff: Duration, backoff_max: Duration) -> Self {
-        Self { by_key: Mutex::new(LruCache::sparse(KEYS_MAX)), backoff, backoff_max }
+        Self(Mutex::new(Known { by_key: LruCache::sparse(KEYS_MAX), backoff, backoff_max }))
+    }
+
+    /// From the next failure on, windows from `backoff` up to `backoff_max`.
+    pub fn set_windows(&self, backoff: Duration, backoff_max: Duration) {
+        let mut known = self.lock();
+        known.backoff = backoff;
+        known.backoff_max = backoff_max;
     }
 
     /// The error that `key` is still left alone for, and for how much longer.
     pub fn recall(&self, key: &[u8], now: Instant) -> Option<(E, Duration)> {
-        let by_key = self.lock();
-        let failure = by_key.peek(key)?;
+        let known = self.lock();
+        let failure = known.by_key.peek(key)?;
         let left = failure.until.checked_duration_since(now)?;
         (!left.is_zero()).then(|| (failure.error.clone(), left))
     }
@@ -63,33 +73,34 @@ impl<E: Clone> Failures<E> {
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Duration {
-        let mut by_key = self.lock();
-        let window = match by_key.peek(key) {
+        let mut known = self.lock();
+        let (backoff, backoff_max) = (known.backoff, known.backoff_max);
+        let window = match known.by_key.peek(key) {
             // A key that failed long ago and has not been asked for since starts anew.
-            Some(last) if now < last.until + self.backoff_max => last.window * 2,
-            _ => self.backoff,
+            Some(last) if now < last.until + backoff_max => last.window * 2,
+            _ => backoff,
         }
-        .min(self.backoff_max);
+        .min(backoff_max);
         let jittered = window.mul_f64(1.0 - JITTER * fastrand::f64());
         // An origin may ask for more than our own maximum, but not for ever.
-        let asked = retry_after.unwrap_or_default().min(10 * self.backoff_max);
+        let asked = retry_after.unwrap_or_default().min(10 * backoff_max);
         let wait = jittered.max(asked);
-        by_key.put(key.into(), Failure { error, window, until: now + wait });
+        known.by_key.put(key.into(), Failure { error, window, until: now + wait });
         wait
     }
 
     /// Forgets the failures of `key`: it succeeded, or is to be tried at once.
     pub fn forget(&self, key: &[u8]) {
-        self.lock().pop(key);
+        self.lock().by_key.pop(key);
     }
 
     /// Forgets all failures.
     pub fn forget_all(&self) {
-        self.lock().clear();
+        self.lock().by_key.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Box<[u8]>, Failure<E>>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known<E>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,11 +155,23 @@ mod tests {
     }
 
     #[test]
+    fn windows_can_be_changed_and_what_is_remembered_stays() {
+        let (failures, now) = (failures(), Instant::now());
+        let wait = failures.record(b"k", "down", None, now);
+        failures.set_windows(60 * SECOND, 100 * SECOND);
+        assert_eq!(failures.recall(b"k", now), Some(("down", wait)));
+        let wait = failures.record(b"l", "down", None, now);
+        assert!(wait > 40 * SECOND && wait <= 60 * SECOND, "{wait:?}");
+        failures.set_windows(SECOND, SECOND);
+        assert!(failures.record(b"l", "down", None, now + wait) <= SECOND);
+    }
+
+    #[test]
     fn only_so_many_keys_are_remembered() {
         let (failures, now) = (failures(), Instant::now());
         for key in 0..2 * KEYS_MAX.get() {
             failures.record(&key.to_le_bytes(), "down", None, now);
         }
-        assert_eq!(failures.lock().len(), KEYS_MAX.get());
+        assert_eq!(failures.lock().by_key.len(), KEYS_MAX.get());
     }
 }

@@ -19,7 +19,10 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::watch;
@@ -28,7 +31,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Flights<T> {
     by_key: Mutex<HashMap<Arc<[u8]>, Landed<T>>>,
-    flights_max: usize,
+    flights_max: AtomicUsize,
 }
 
 /// Watches a flight: `None` until it has landed.
@@ -67,7 +70,13 @@ pub struct Lost;
 impl<T: Clone> Flights<T> {
     /// No flights yet, and never more than `flights_max` that can be joined.
     pub fn new(flights_max: usize) -> Arc<Self> {
-        Arc::new(Self { by_key: Mutex::default(), flights_max })
+        Arc::new(Self { by_key: Mutex::default(), flights_max: flights_max.into() })
+    }
+
+    /// From now on, never more than `flights_max` that can be joined. Those above it that
+    /// are under way go on.
+    pub fn set_max(&self, flights_max: usize) {
+        self.flights_max.store(flights_max, Relaxed);
     }
 
     /// Joins the flight of `key`, or opens it.
@@ -88,7 +97,7 @@ impl<T: Clone> Flights<T> {
         if let Some(answer) = recall() {
             return Joined::Recalled(answer);
         }
-        if by_key.len() >= self.flights_max {
+        if by_key.len() >= self.flights_max.load(Relaxed) {
             return Joined::Full;
         }
         let key: Arc<[u8]> = key.into();
@@ -116,6 +125,13 @@ impl<T: Clone> Flights<T> {
     pub fn purge_all<R>(&self, forget: impl FnOnce() -> R) -> R {
         let mut by_key = self.lock();
         by_key.clear();
+        forget()
+    }
+
+    /// Runs `forget` while no landing can keep anything. Unlike a purge it detaches no
+    /// flight.
+    pub fn pause<R>(&self, forget: impl FnOnce() -> R) -> R {
+        let _by_key = self.lock();
         forget()
     }
 
@@ -283,5 +299,7 @@ mod tests {
         let (_ticket, _waiter) = open(&flights, b"a");
         assert!(matches!(flights.join(b"b", nothing), Joined::Full));
         join(&flights, b"a");
+        flights.set_max(2);
+        open(&flights, b"b");
     }
 }

@@ -5,7 +5,7 @@
 //! one is an ordinary load.
 //!
 //! Invariants:
-//! - a load waits for others no longer than the window;
+//! - a load waits for others no longer than the window of the first of them;
 //! - a trip runs in its own task: no load that is given up takes the others along.
 
 use std::{
@@ -24,8 +24,6 @@ type Loaded = Result<Outcome, FillError>;
 pub(super) struct Batcher {
     getter: Arc<dyn Getter>,
     fills: Handle,
-    window: Duration,
-    keys_max: usize,
     gathering: Arc<Mutex<Gathering>>,
 }
 
@@ -44,40 +42,35 @@ struct Passenger {
 }
 
 impl Batcher {
-    /// Loads through `getter`, gathering up to `keys_max` keys for `window` if the
-    /// getter takes several at once.
-    pub(super) fn new(
-        getter: Arc<dyn Getter>,
-        fills: Handle,
-        window: Duration,
-        keys_max: usize,
-    ) -> Self {
-        let keys_max = if window.is_zero() { 1 } else { keys_max.min(getter.batch_max()) };
-        Self { getter, fills, window, keys_max, gathering: Arc::default() }
+    /// Loads through `getter`.
+    pub(super) fn new(getter: Arc<dyn Getter>, fills: Handle) -> Self {
+        Self { getter, fills, gathering: Arc::default() }
     }
 
-    /// Loads one key, perhaps together with others.
-    pub(super) async fn load(&self, fill: Fill) -> Loaded {
-        if self.keys_max <= 1 {
+    /// Loads one key; perhaps together with others, up to `keys_max` of them, that come
+    /// within `window`, if the getter takes several at once.
+    pub(super) async fn load(&self, fill: Fill, window: Duration, keys_max: usize) -> Loaded {
+        let keys_max = if window.is_zero() { 1 } else { keys_max.min(self.getter.batch_max()) };
+        if keys_max <= 1 {
             return self.getter.load(fill).await;
         }
         let (loaded, arrival) = oneshot::channel();
-        self.board(Passenger { fill, loaded });
+        self.board(Passenger { fill, loaded }, window, keys_max);
         arrival.await.unwrap_or_else(|_lost| {
             Err(FillError::Internal("the getter panicked or left out a key of its batch".into()))
         })
     }
 
-    fn board(&self, passenger: Passenger) {
+    fn board(&self, passenger: Passenger, window: Duration, keys_max: usize) {
         let mut gathering = self.lock();
         gathering.passengers.push(passenger);
         let aboard = gathering.passengers.len();
-        if aboard >= self.keys_max {
+        if aboard >= keys_max {
             self.set_off(&mut gathering);
         } else if aboard == 1 {
             let (batcher, number) = (self.clone(), gathering.number);
             self.fills.spawn(async move {
-                sleep(batcher.window).await;
+                sleep(window).await;
                 let mut gathering = batcher.lock();
                 if gathering.number == number {
                     batcher.set_off(&mut gathering);

@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::Duration,
 };
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Chain, Fill, FillError, Group, Outcome, Reason};
 use crate::{
+    config::Caching,
     flight::{Joined, Ticket},
     store::{Inserted, Lifetime, State},
     value::{Freshness, Value},
@@ -25,6 +26,13 @@ pub(super) enum Mission {
     Miss,
     /// This answer is stale; nobody waits.
     Refresh(Option<Value>),
+}
+
+/// What a fill goes by, from its begin to its end.
+struct Terms {
+    settings: Arc<Caching>,
+    /// The version of the getter's code that it may have been loaded by.
+    getter_version: u64,
 }
 
 /// How a fill ended, for everyone who waited on it.
@@ -72,7 +80,12 @@ impl Group {
 
     async fn fill(&self, ticket: Ticket<Landing>, mission: Mission, chain: Chain) {
         let started = Instant::now();
-        let deadline = started + self.settings.fill_timeout;
+        let terms = Terms {
+            settings: self.settings.load_full(),
+            getter_version: self.getter_version.load(Relaxed),
+        };
+        let settings = &*terms.settings;
+        let deadline = started + settings.fill_timeout;
         let (reason, old) = match mission {
             Mission::Miss => (Reason::Miss, None),
             Mission::Refresh(old) => (Reason::Refresh, old),
@@ -86,13 +99,14 @@ impl Group {
             validator: old.as_ref().and_then(Value::validator).map(Box::from),
             chain,
         };
-        let load = unwound(async { self.loads.load(fill).await });
+        let (window, keys_max) = (settings.batch_window, settings.batch_max);
+        let load = unwound(async { self.loads.load(fill, window, keys_max).await });
         let outcome = timeout_at(deadline, load).await.unwrap_or_else(|_elapsed| {
-            let after = humantime::format_duration(self.settings.fill_timeout);
+            let after = humantime::format_duration(settings.fill_timeout);
             Err(FillError::TimedOut(format!("no answer within {after}")))
         });
         self.metrics.fill_seconds.observe(started.elapsed().as_secs_f64());
-        self.land(ticket, outcome, old);
+        self.land(ticket, outcome, old, &terms);
     }
 
     /// Ends the flight: keeps the answer unless a purge came in between, and hands it
@@ -102,6 +116,7 @@ impl Group {
         ticket: Ticket<Landing>,
         outcome: Result<Outcome, FillError>,
         old: Option<Value>,
+        terms: &Terms,
     ) {
         let now = Instant::now();
         let key = Arc::clone(ticket.key());
@@ -120,9 +135,18 @@ impl Group {
             }
             Err(error) => (Err(error.bounded()), Freshness::default()),
         };
-        ticket.land(|keep| match result {
-            Ok(value) => self.keep(&key, value, freshness, keep, now),
-            Err(error) => self.note_failure(&key, error, keep, now),
+        ticket.land(|keep| {
+            // Within the flights' lock, in which the getter's version changes.
+            let is_current = terms.getter_version == self.getter_version.load(Relaxed);
+            match result {
+                Ok(Some(value)) => {
+                    self.keep(&key, Some(value), freshness, keep, &terms.settings, now)
+                }
+                Ok(None) => {
+                    self.keep(&key, None, freshness, keep && is_current, &terms.settings, now)
+                }
+                Err(error) => self.note_failure(&key, error, keep && is_current, now),
+            }
         });
     }
 
@@ -132,15 +156,16 @@ impl Group {
         value: Option<Value>,
         freshness: Freshness,
         keep: bool,
+        settings: &Caching,
         now: Instant,
     ) -> Landing {
         if !keep {
             return Landing { result: Ok(value), ttl: Duration::ZERO, stored: false };
         }
         self.failures.forget(key);
-        let lifetime = self
-            .lifetime(freshness, value.is_some())
-            .filter(|_| value.as_ref().is_none_or(|value| self.fits(value)));
+        let fits =
+            value.as_ref().is_none_or(|it| it.body().len() as u64 <= settings.value_max.get());
+        let lifetime = lifetime(settings, freshness, value.is_some()).filter(|_| fits);
         let inserted = lifetime.map(|it| (it, self.store.insert(key, value.clone(), it, now)));
         if let Some((lifetime, Inserted::Kept { evicted })) = inserted {
             self.metrics.evictions.inc_by(evicted);
@@ -161,27 +186,22 @@ impl Group {
         let rest = self.failures.record(key, error.clone(), error.retry_after(), now);
         Landing::failed(error, rest)
     }
+}
 
-    fn fits(&self, value: &Value) -> bool {
-        value.body().len() as u64 <= self.settings.value_max.get()
-    }
-
-    /// How long an answer is kept: as its getter says, within the group's bounds, or
-    /// as the group says. `None` when it is not to be kept at all.
-    fn lifetime(&self, freshness: Freshness, found: bool) -> Option<Lifetime> {
-        let settings = &self.settings;
-        let default_ttl = if found { settings.ttl } else { settings.negative_ttl };
-        // A remembered not-found without a word from its getter is not stretched.
-        let default_grace = if found { settings.grace } else { Duration::ZERO };
-        let ttl = match freshness.ttl {
-            Some(ttl) if ttl.is_zero() => return None,
-            Some(ttl) => ttl.max(settings.ttl_min).min(settings.ttl_max),
-            None => default_ttl,
-        };
-        let shortened = ttl.mul_f64(1.0 - settings.ttl_jitter * fastrand::f64());
-        let grace = freshness.grace.unwrap_or(default_grace).min(settings.grace_max);
-        (!shortened.is_zero()).then(|| Lifetime::new(shortened, grace))
-    }
+/// How long an answer is kept: as its getter says, within the group's bounds, or as the
+/// group says. `None` when it is not to be kept at all.
+fn lifetime(settings: &Caching, freshness: Freshness, found: bool) -> Option<Lifetime> {
+    let default_ttl = if found { settings.ttl } else { settings.negative_ttl };
+    // A remembered not-found without a word from its getter is not stretched.
+    let default_grace = if found { settings.grace } else { Duration::ZERO };
+    let ttl = match freshness.ttl {
+        Some(ttl) if ttl.is_zero() => return None,
+        Some(ttl) => ttl.max(settings.ttl_min).min(settings.ttl_max),
+        None => default_ttl,
+    };
+    let shortened = ttl.mul_f64(1.0 - settings.ttl_jitter * fastrand::f64());
+    let grace = freshness.grace.unwrap_or(default_grace).min(settings.grace_max);
+    (!shortened.is_zero()).then(|| Lifetime::new(shortened, grace))
 }
 
 /// What a refresh that found nothing new keeps.

@@ -21,8 +21,16 @@ mod fill;
 mod getter;
 mod groups;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout_at},
@@ -67,11 +75,14 @@ impl Context {
 /// A keyspace with its own getter and its own memory.
 pub struct Group {
     name: Arc<str>,
-    settings: Caching,
+    /// Read once by each fill; a hit needs none of them.
+    settings: ArcSwap<Caching>,
     store: Store,
     flights: Arc<Flights<Landing>>,
     failures: Failures<FillError>,
     loads: Batcher,
+    /// Counts how often the code behind the getter was replaced.
+    getter_version: AtomicU64,
     /// Where fills run: a guest that burns CPU there does not slow a hit.
     fills: Handle,
     metrics: GroupMetrics,
@@ -101,15 +112,15 @@ impl Group {
         fills: Handle,
         metrics: GroupMetrics,
     ) -> Arc<Self> {
-        let window = settings.batch_window;
         Arc::new(Self {
             name: name.into(),
             store: Store::new(settings.memory.get(), settings.value_max.get()),
             flights: Flights::new(settings.fills_max),
             failures: Failures::new(settings.backoff, settings.backoff_max),
-            loads: Batcher::new(getter, fills.clone(), window, settings.batch_max),
+            loads: Batcher::new(getter, fills.clone()),
+            getter_version: AtomicU64::new(0),
             fills,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             metrics,
         })
     }
@@ -120,8 +131,36 @@ impl Group {
     }
 
     /// How the group caches.
-    pub fn settings(&self) -> &Caching {
-        &self.settings
+    pub fn settings(&self) -> Arc<Caching> {
+        self.settings.load_full()
+    }
+
+    /// Caches by `settings` from now on. Contents stay as far as they fit a smaller
+    /// budget, with the lifetimes they were given; fills under way end as they began.
+    ///
+    /// Nobody waits for this, but it takes its time where there is much to drop or to
+    /// move: not for a serving thread.
+    pub fn reconfigure(&self, settings: Caching) {
+        let old = self.settings();
+        self.flights.set_max(settings.fills_max);
+        self.failures.set_windows(settings.backoff, settings.backoff_max);
+        if (settings.memory, settings.value_max) != (old.memory, old.value_max) {
+            let evicted = self.store.resize(settings.memory.get(), settings.value_max.get());
+            self.metrics.evictions.inc_by(evicted);
+        }
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The code behind the getter was replaced. What the old code failed at is tried
+    /// again at once, and the not-founds it gave within the last `within` count no more;
+    /// nor do those that it may still give.
+    pub fn getter_changed(&self, within: Duration) {
+        self.flights.pause(|| {
+            self.getter_version.fetch_add(1, Relaxed);
+            self.failures.forget_all();
+            let now = Instant::now();
+            self.store.void_not_founds(now.checked_sub(within).unwrap_or(now), now);
+        });
     }
 
     /// Looks `key` up: in memory, then at the getter.

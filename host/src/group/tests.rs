@@ -458,6 +458,137 @@ async fn without_a_window_nothing_is_gathered() {
     assert_eq!((a, b), (b"alone".to_vec(), b"alone".to_vec()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn new_settings_apply_from_the_next_fill_and_contents_stay() {
+    let origin = Origin::new([Ok(Outcome::found("v"))]);
+    let group = group(origin.clone(), settings());
+    assert_eq!(get(&group, b"old").await.unwrap().provenance.ttl, 60 * SECOND);
+    group.reconfigure(Caching { ttl: 5 * SECOND, grace: Duration::ZERO, ..settings() });
+    let kept = get(&group, b"old").await.unwrap();
+    assert_eq!((kept.provenance.served, kept.provenance.ttl), (Served::Hit, 60 * SECOND));
+    assert_eq!(get(&group, b"new").await.unwrap().provenance.ttl, 5 * SECOND);
+    advance(6 * SECOND).await;
+    assert_eq!(get(&group, b"old").await.unwrap().provenance.served, Served::Hit);
+    assert_eq!(
+        get(&group, b"new").await.unwrap().provenance.served,
+        Served::Filled { stored: true }
+    );
+    assert_eq!(group.settings().ttl, 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_smaller_budget_drops_at_once_and_a_larger_one_nothing() {
+    let origin = Origin::new([Ok(Outcome::found(vec![7; 8 << 10]))]);
+    let group = group(origin.clone(), Caching { memory: ByteSize::mib(4), ..settings() });
+    for key in 0..100_u8 {
+        get(&group, &[key]).await.unwrap();
+    }
+    assert_eq!(group.usage().items, 100);
+    group.reconfigure(Caching { memory: ByteSize::mib(64), ..settings() });
+    let usage = group.usage();
+    assert_eq!((usage.items, usage.budget, usage.evictions), (100, 64 << 20, 0));
+    group.reconfigure(Caching { memory: ByteSize::kib(256), ..settings() });
+    let usage = group.usage();
+    assert!(usage.bytes <= 256 << 10 && usage.items >= 28, "{usage:?}");
+    assert_eq!(usage.evictions, 100 - usage.items);
+    assert_eq!(get(&group, &[99]).await.unwrap().provenance.served, Served::Hit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_under_way_ends_by_the_settings_it_began_with() {
+    let origin = Origin::gated([Ok(Outcome::found("v"))], 0);
+    let group = group(origin.clone(), Caching { fills_max: 2, ..settings() });
+    let waiting = tokio::spawn({
+        let group = Arc::clone(&group);
+        async move { get(&group, b"k").await }
+    });
+    settle().await;
+    let shorter = Caching { fill_timeout: SECOND, fills_max: 1, ttl: SECOND, ..settings() };
+    group.reconfigure(shorter);
+    assert!(matches!(get(&group, b"other").await, Err(GetError::Overloaded)));
+    advance(3 * SECOND).await;
+    origin.gate.add_permits(1);
+    let hit = waiting.await.unwrap().expect("its timeout is the old one");
+    assert_eq!(hit.provenance.ttl, 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_and_batches_follow_the_settings() {
+    let mut origin = Origin::new([unavailable()]);
+    Arc::get_mut(&mut origin).unwrap().batch_max = 4;
+    let group = group(origin.clone(), Caching { batch_window: Duration::ZERO, ..settings() });
+    get(&group, b"a").await.unwrap_err();
+    assert!(origin.batches.lock().unwrap().is_empty());
+    let gathering = Caching {
+        batch_max: 2,
+        backoff: 1_000 * SECOND,
+        backoff_max: 1_000 * SECOND,
+        ..settings()
+    };
+    group.reconfigure(gathering.clone());
+    let pairs = tokio::join!(
+        body(&group, b"b"),
+        body(&group, b"c"),
+        body(&group, b"d"),
+        body(&group, b"e")
+    );
+    assert_eq!(pairs.3, b"e");
+    assert_eq!(*origin.batches.lock().unwrap(), [2, 2]);
+    group.reconfigure(Caching { batch_window: Duration::ZERO, ..gathering });
+    let Err(GetError::Fill { retry_after, .. }) = get(&group, b"f").await else { panic!() };
+    assert!(retry_after > 500 * SECOND, "{retry_after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_getter_is_asked_again_for_what_the_old_one_failed_at() {
+    let found = || Ok(Outcome::found("v"));
+    let missing = || Ok(Outcome::not_found());
+    let origin = Origin::new([found(), missing(), missing(), unavailable(), found()]);
+    let group = group(origin.clone(), settings());
+    body(&group, b"found").await;
+    get(&group, b"long missing").await.unwrap_err();
+    advance(5 * SECOND).await;
+    get(&group, b"missing").await.unwrap_err();
+    get(&group, b"failing").await.unwrap_err();
+    group.getter_changed(2 * SECOND);
+    assert_eq!(body(&group, b"missing").await, b"v");
+    assert_eq!(body(&group, b"failing").await, b"v");
+    let calls = origin.calls();
+    assert_eq!(get(&group, b"found").await.unwrap().provenance.served, Served::Hit);
+    assert!(matches!(get(&group, b"long missing").await, Err(GetError::NotFound(_))));
+    assert_eq!(origin.calls(), calls, "what was known for longer stays known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_getter_still_says_is_passed_on_and_not_remembered() {
+    let found = || Ok(Outcome::found("v"));
+    for old in [Ok(Outcome::not_found()), unavailable()] {
+        let origin = Origin::gated([old, found()], 0);
+        let group = group(origin.clone(), settings());
+        let waiting = tokio::spawn({
+            let group = Arc::clone(&group);
+            async move { get(&group, b"k").await }
+        });
+        settle().await;
+        group.getter_changed(SECOND);
+        origin.gate.add_permits(2);
+        waiting.await.unwrap().unwrap_err();
+        assert_eq!(body(&group, b"k").await, b"v");
+    }
+    // A value is a value, whoever found it.
+    let origin = Origin::gated([found()], 0);
+    let group = group(origin.clone(), settings());
+    let waiting = tokio::spawn({
+        let group = Arc::clone(&group);
+        async move { get(&group, b"k").await }
+    });
+    settle().await;
+    group.getter_changed(SECOND);
+    origin.gate.add_permits(1);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(get(&group, b"k").await.unwrap().provenance.served, Served::Hit);
+}
+
 #[test]
 fn a_long_error_is_cut_between_characters() {
     let error = FillError::Internal("ü".repeat(10_000)).bounded();

@@ -5,6 +5,8 @@
 //! beside them ([`charge`]), so that the process grows as the budget says. The least
 //! recently used answers go first; one that is past its grace goes when it is looked at.
 //!
+//! The budget can change while the store serves: see `resize`.
+//!
 //! Invariants:
 //! - the bytes charged never exceed the budget, not even for a moment;
 //! - a lock is held for a few pointer moves, and nothing is freed under it;
@@ -12,10 +14,16 @@
 //!
 //! The store does not fill, refresh or count hits: that is the group's story.
 
+mod plan;
+mod resize;
 mod shard;
+mod voided;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -23,7 +31,9 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::value::Value;
-use shard::Shard;
+use plan::{PlanCell, Run};
+use shard::{Dropped, Shard};
+use voided::Voided;
 
 pub use shard::charge;
 
@@ -95,13 +105,19 @@ pub enum State {
 /// Answers within a budget of bytes.
 #[derive(Debug)]
 pub struct Store {
-    shards: Box<[Mutex<Shard>]>,
+    /// Two runs of shards. One serves; the other is empty but while a resize moves the
+    /// answers over.
+    row: Box<[Mutex<Shard>]>,
+    plan: PlanCell,
+    /// Held by the one resize at a time.
+    resizing: Mutex<()>,
     /// For the hash that chooses the shard: random, so that nobody can choose keys
     /// that all meet in one. It is another function than the shards' own tables use,
     /// or the keys of one shard would be alike there too.
     seed: u64,
     started: Instant,
-    budget: u64,
+    budget: AtomicU64,
+    voided: Voided,
 }
 
 /// What a store holds at one moment.
@@ -129,38 +145,47 @@ impl Store {
     /// An empty store of `budget` bytes, in which values of up to `value_max` bytes
     /// find room.
     pub fn new(budget: u64, value_max: u64) -> Self {
-        let fit = budget / (LARGEST_VALUES_PER_SHARD * value_max.max(1));
-        let fit = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
-        let shards = 1_usize << fit.ilog2();
+        let row: Box<[Mutex<Shard>]> =
+            (0..2 * SHARDS_MAX).map(|_| Mutex::new(Shard::new(0))).collect();
+        let run = Run::new(0, shard_count(budget, value_max));
         // The remainder of the division stays unused: less than one byte a shard.
-        let part = budget / shards as u64;
+        let part = budget / run.len() as u64;
+        for index in run.indices() {
+            lock(&row[index]).raise(part);
+        }
         Self {
-            shards: (0..shards).map(|_| Mutex::new(Shard::new(part))).collect(),
+            row,
+            plan: PlanCell::new(run),
+            resizing: Mutex::default(),
             seed: fastrand::u64(..),
             started: Instant::now(),
-            budget,
+            budget: AtomicU64::new(budget),
+            voided: Voided::default(),
         }
     }
 
     /// The answer for `key`, if it may be served at `now`. Counts as a use.
     pub fn get(&self, key: &[u8], now: Moment) -> Option<(Entry, Age)> {
-        let mut shard = self.shard(key);
-        let entry = shard.get(key)?;
-        let age = entry.age(now);
-        if age.state != State::Dead {
-            return Some((entry.clone(), age));
-        }
-        let removed = shard.remove(key);
-        drop(shard);
-        drop(removed);
-        None
+        self.find(key, |mut shard| {
+            let entry = shard.get(key)?;
+            let age = self.age(entry, now);
+            if age.state != State::Dead {
+                return Some(Some((entry.clone(), age)));
+            }
+            let removed = shard.remove(key);
+            drop(shard);
+            drop(removed);
+            Some(None)
+        })?
     }
 
     /// The answer for `key`, dead or alive, without counting as a use.
     pub fn peek(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
         let now = self.moment(now);
-        let shard = self.shard(key);
-        shard.peek(key).map(|entry| (entry.clone(), entry.age(now)))
+        self.find(key, |shard| {
+            let entry = shard.peek(key)?;
+            Some((entry.clone(), self.age(entry, now)))
+        })
     }
 
     /// Keeps an answer given at `now`, in place of any other for `key`.
@@ -177,37 +202,59 @@ impl Store {
             fresh: lifetime.fresh,
             grace: lifetime.grace,
         };
-        let owned_key = key.into();
-        let mut dropped = Vec::new();
-        // The guard is a temporary of this statement: `dropped` outlives it.
-        let evicted = self.shard(key).insert(owned_key, entry, &mut dropped);
+        let owned_key: Box<[u8]> = key.into();
+        let mut dropped = Dropped::new();
+        // The locks end within `change`: `dropped` outlives them.
+        let evicted = self.change(key, |shard, leaving| {
+            let elsewhere = leaving
+                .map_or(0, |leaving| shard.make_room(&owned_key, &entry, leaving, &mut dropped));
+            Some(elsewhere + shard.insert(owned_key, entry, &mut dropped)?)
+        });
         evicted.map_or(Inserted::TooLarge, |evicted| Inserted::Kept { evicted })
     }
 
     /// Forgets `key`. Says whether there was an answer.
     pub fn remove(&self, key: &[u8]) -> bool {
-        let removed = self.shard(key).remove(key);
+        let removed = self.change(key, |shard, leaving| {
+            leaving.and_then(|leaving| leaving.remove(key)).or_else(|| shard.remove(key))
+        });
         removed.is_some()
     }
 
-    /// Forgets everything.
+    /// Forgets everything that is in memory when it is called.
     pub fn clear(&self) {
-        for shard in &self.shards {
-            let emptied = lock(shard).take();
-            drop(emptied);
+        loop {
+            let plan = self.plan.load();
+            // In this order: what a resize moves meanwhile is met where it arrives.
+            for run in plan.leaving().into_iter().chain([plan.serving()]) {
+                for index in run.indices() {
+                    let emptied = lock(&self.row[index]).take();
+                    drop(emptied);
+                }
+            }
+            if self.plan.load() == plan {
+                return;
+            }
         }
+    }
+
+    /// From now on, not-founds that were given from `since` to `until` are dead: what
+    /// said so was perhaps wrong.
+    pub fn void_not_founds(&self, since: Instant, until: Instant) {
+        self.voided.add(self.moment(since).0..=self.moment(until).0);
     }
 
     /// What the store holds at this moment.
     pub fn usage(&self) -> Usage {
-        self.shards.iter().map(|shard| lock(shard).usage()).fold(Usage::default(), |sum, part| {
-            Usage { items: sum.items + part.items, bytes: sum.bytes + part.bytes }
+        self.row.iter().map(|shard| lock(shard).usage()).fold(Usage::default(), |sum, part| Usage {
+            items: sum.items + part.items,
+            bytes: sum.bytes + part.bytes,
         })
     }
 
     /// The bytes this store stays within.
     pub fn budget(&self) -> u64 {
-        self.budget
+        self.budget.load(Relaxed)
     }
 
     /// A time in the store's own reckoning.
@@ -215,12 +262,70 @@ impl Store {
         Moment(millis(now.saturating_duration_since(self.started)))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
-    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
-        let hash = xxh3_64_with_seed(key, self.seed);
-        // A power of two: see `new`.
-        lock(&self.shards[hash as usize & (self.shards.len() - 1)])
+    /// Looks for `key` in each shard that may hold it. In a store at rest that is one.
+    fn find<R>(
+        &self,
+        key: &[u8],
+        mut find: impl FnMut(MutexGuard<'_, Shard>) -> Option<R>,
+    ) -> Option<R> {
+        let hash = self.hash(key);
+        loop {
+            let plan = self.plan.load();
+            // In this order: an answer that is being moved is met where it arrives.
+            let found = plan
+                .leaving()
+                .and_then(|run| find(self.shard(run, hash)))
+                .or_else(|| find(self.shard(plan.serving(), hash)));
+            if found.is_some() || self.plan.load() == plan {
+                return found;
+            }
+        }
     }
+
+    /// Changes the shard of `key`; and, while a resize moves answers, the one that the
+    /// key's answer may still be in.
+    fn change<R>(&self, key: &[u8], change: impl FnOnce(&mut Shard, Option<&mut Shard>) -> R) -> R {
+        let hash = self.hash(key);
+        loop {
+            let plan = self.plan.load();
+            let first = plan.leaving().unwrap_or(plan.serving());
+            let mut held = self.shard(first, hash);
+            // A plan that holds once the first shard is held does not end before it is
+            // let go: see `resize`.
+            if self.plan.load() != plan {
+                continue;
+            }
+            if plan.leaving().is_none() {
+                return change(&mut held, None);
+            }
+            let mut shard = self.shard(plan.serving(), hash);
+            return change(&mut shard, Some(&mut held));
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.seed)
+    }
+
+    fn shard(&self, run: Run, hash: u64) -> MutexGuard<'_, Shard> {
+        lock(&self.row[run.index(hash)])
+    }
+
+    fn age(&self, entry: &Entry, now: Moment) -> Age {
+        let age = entry.age(now);
+        if entry.value.is_none() && self.voided.contains(entry.stored) {
+            return Age { state: State::Dead, ..age };
+        }
+        age
+    }
+}
+
+/// In how many shards `budget` is divided, so that each has room for a few values of
+/// `value_max` bytes: a power of two.
+fn shard_count(budget: u64, value_max: u64) -> usize {
+    let fit = budget / LARGEST_VALUES_PER_SHARD.saturating_mul(value_max.max(1));
+    let fit = usize::try_from(fit).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX);
+    1 << fit.ilog2()
 }
 
 /// Nothing panics while it holds a shard, and a shard is whole between any two of its

@@ -21,6 +21,9 @@ pub fn charge(key: &[u8], entry: &Entry) -> u64 {
     (taken(key.len()) + NODE + SLOT + value) as u64
 }
 
+/// Answers that have left, kept until no lock is held.
+pub(super) type Dropped = Vec<(Box<[u8]>, Entry)>;
+
 /// An LRU list within a budget of bytes.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -50,7 +53,7 @@ impl Shard {
         &mut self,
         key: Box<[u8]>,
         entry: Entry,
-        dropped: &mut Vec<(Box<[u8]>, Entry)>,
+        dropped: &mut Dropped,
     ) -> Option<u64> {
         dropped.extend(self.remove(&key));
         let charge = charge(&key, &entry);
@@ -59,9 +62,8 @@ impl Shard {
         }
         let mut evicted = 0;
         while self.bytes + charge > self.budget {
-            let Some((key, entry)) = self.list.pop_lru() else { break };
-            self.bytes -= self::charge(&key, &entry);
-            dropped.push((key, entry));
+            let Some(least) = self.pop() else { break };
+            dropped.push(least);
             evicted += 1;
         }
         self.bytes += charge;
@@ -75,10 +77,78 @@ impl Shard {
         Some((key, entry))
     }
 
+    /// Takes the least recently used answer out.
+    pub(super) fn pop(&mut self) -> Option<(Box<[u8]>, Entry)> {
+        let (key, entry) = self.list.pop_lru()?;
+        self.bytes -= charge(&key, &entry);
+        Some((key, entry))
+    }
+
+    /// Lowers the budget to `budget` at most, dropping what does not fit: up to `most`
+    /// answers, so that the lock is not held for long. Says whether that is all.
+    pub(super) fn lower(&mut self, budget: u64, most: usize, dropped: &mut Dropped) -> bool {
+        while self.bytes > budget && dropped.len() < most {
+            let Some(least) = self.pop() else { break };
+            dropped.push(least);
+        }
+        // What is left fits exactly until it is this shard's turn again.
+        self.budget = self.budget.min(budget.max(self.bytes));
+        self.bytes <= budget
+    }
+
+    /// Raises the budget to `budget` at least.
+    pub(super) fn raise(&mut self, budget: u64) {
+        self.budget = self.budget.max(budget);
+    }
+
+    /// Gives the part of the budget that is not in use to `other`, up to `most` bytes.
+    pub(super) fn give(&mut self, other: &mut Self, most: u64) {
+        let given = (self.budget - self.bytes).min(most);
+        self.budget -= given;
+        other.budget += given;
+    }
+
+    /// Takes over an answer that `from` has just let go, with the budget for it.
+    pub(super) fn adopt(&mut self, key: Box<[u8]>, entry: Entry, from: &mut Self) {
+        let charge = charge(&key, &entry);
+        from.give(self, charge);
+        self.bytes += charge;
+        self.list.put(key, entry);
+    }
+
+    /// Makes room for a new answer at the cost of `leaving`, whose answers move here:
+    /// takes over its budget, and drops its least recently used for it if need be. Says
+    /// how many those were. The old answer of the key goes.
+    pub(super) fn make_room(
+        &mut self,
+        key: &[u8],
+        entry: &Entry,
+        leaving: &mut Self,
+        dropped: &mut Dropped,
+    ) -> u64 {
+        dropped.extend(leaving.remove(key));
+        let charge = charge(key, entry);
+        let mut evicted = 0;
+        loop {
+            let lack = (self.bytes + charge).saturating_sub(self.budget);
+            leaving.give(self, lack);
+            if self.bytes + charge <= self.budget {
+                return evicted;
+            }
+            let Some(least) = leaving.pop() else { return evicted };
+            dropped.push(least);
+            evicted += 1;
+        }
+    }
+
     /// Empties the shard and gives what it held, to be freed after the lock.
     pub(super) fn take(&mut self) -> Self {
         let empty = Self::new(self.budget);
         std::mem::replace(self, empty)
+    }
+
+    pub(super) fn budget(&self) -> u64 {
+        self.budget
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -124,7 +124,7 @@ fn describe(group: &Group) -> Value {
         "budget_bytes": usage.budget,
         "evictions": usage.evictions,
         "flights": usage.flights,
-        "settings": group.settings(),
+        "settings": &*group.settings(),
     })
 }
 
