@@ -47,7 +47,12 @@ fn main() {
     fs::write(&source, guest::guest(HUNDRED_BYTES).bytes()).expect("to write the component");
 
     let metrics = Metrics::new();
-    let settings = Wasm { threads: 1, cache_dir: folder.path().into(), ..Wasm::default() };
+    let settings = Wasm {
+        threads: 1,
+        cache_dir: folder.path().into(),
+        data_dir: folder.path().join("state"),
+        ..Wasm::default()
+    };
     let host = PluginHost::start(&settings, Weak::new(), metrics.clone()).expect("a host");
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

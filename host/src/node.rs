@@ -309,8 +309,8 @@ impl Node {
             let groups = Arc::<Groups>::default();
             let host = start_host(config, &groups, &Metrics::new())?;
             let loading = config.plugins.iter().map(|(name, settings)| {
-                let loaded = host.fills().block_on(host.load(name, settings, base_dir));
-                (name.clone(), loaded.map(|it| it.digest().to_owned()).map_err(Into::into))
+                let checked = host.fills().block_on(host.check(name, settings, base_dir));
+                (name.clone(), checked.map_err(Into::into))
             });
             let checked = loading.collect();
             host.shutdown();

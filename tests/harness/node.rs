@@ -123,6 +123,8 @@ impl Builder {
             .arg(&path)
             // Components are compiled once for all tests of a run.
             .env("XDG_CACHE_HOME", cache_folder())
+            // The last good version of one test's plugin is nobody else's.
+            .env("XDG_STATE_HOME", folder.path().join("state"))
             .envs(self.env)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

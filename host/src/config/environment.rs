@@ -203,6 +203,11 @@ fn read(shape: &Shape, value: &str) -> Result<Value, Problem> {
             Ok(number) => leaf::float(shape, number),
             Err(_) => Err(plain(shape, value)),
         },
+        Shape::Switch => match value.trim() {
+            "true" => leaf::boolean(shape, true),
+            "false" => leaf::boolean(shape, false),
+            _ => Err(plain(shape, value)),
+        },
         Shape::List(item) => items(value)?
             .iter()
             .map(|text| leaf::text(item, text))

@@ -53,6 +53,13 @@ pub(super) fn text(shape: &Shape, text: &str) -> Result<Value, Problem> {
             })
             .map(|()| value())
         }
+        Shape::Switch => {
+            let help = match text {
+                "true" | "false" => format!("write it without quotes: `{text}`"),
+                _ => "write `true` or `false`".to_owned(),
+            };
+            Err(Problem::new(format!("{} is not {}", quoted(text), shape.noun()), help))
+        }
         Shape::Integer(_) | Shape::Number(_) => {
             let help = match text.parse::<f64>() {
                 Ok(_) => Some(format!("write it without quotes: `{text}`")),
@@ -67,6 +74,14 @@ pub(super) fn text(shape: &Shape, text: &str) -> Result<Value, Problem> {
         Shape::Table(_) | Shape::Map(_) => {
             Err(Problem { title: format!("{} is not a table", quoted(text)), help: None })
         }
+    }
+}
+
+/// Checks a boolean that stands where `shape` says.
+pub(super) fn boolean(shape: &Shape, is_true: bool) -> Result<Value, Problem> {
+    match shape {
+        Shape::Switch => Ok(Value::Boolean(is_true)),
+        _ => Err(mistyped(shape, "a boolean", &is_true.to_string())),
     }
 }
 
@@ -116,6 +131,7 @@ pub(super) fn mistyped(shape: &Shape, found: &str, written: &str) -> Problem {
         Shape::List(_) => Some("write strings in brackets: `[\"one\", \"two\"]`".to_owned()),
         Shape::Table(_) | Shape::Map(_) => Some("write it as a table: `[NAME]`".to_owned()),
         Shape::Address => Some("write it as `\"127.0.0.1:8080\"`".to_owned()),
+        Shape::Switch => Some("write `true` or `false`".to_owned()),
         Shape::Text | Shape::Choice(_) => Some("write one string in quotes".to_owned()),
     };
     Problem { title: format!("{found} where {} belongs", shape.noun()), help }

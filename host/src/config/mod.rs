@@ -180,6 +180,11 @@ pub struct Wasm {
     /// user alone. Empty: `$CACHE_DIRECTORY`, else `$XDG_CACHE_HOME/cachecluster`,
     /// else `~/.cache/cachecluster`; compiled anew at each start when none is usable.
     pub cache_dir: PathBuf,
+    /// Where the last good version of each plugin is kept, for a restart while a
+    /// plugin's file is bad; it must belong to this user alone. Empty:
+    /// `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/cachecluster`, else
+    /// `~/.local/state/cachecluster`; nothing is kept when none is usable.
+    pub data_dir: PathBuf,
 }
 
 impl Default for Wasm {
@@ -189,6 +194,7 @@ impl Default for Wasm {
             instances_max: 256,
             memory_max: ByteSize::mib(256),
             cache_dir: PathBuf::new(),
+            data_dir: PathBuf::new(),
         }
     }
 }
@@ -203,6 +209,24 @@ pub struct Plugin {
     /// not match is refused. Unset: any component is taken.
     #[serde(default)]
     pub digest: Option<String>,
+    /// Whether a new version goes live when the file changes. Off, it does when the
+    /// plugin is told to reload. A version that cannot be loaded, or that fails its
+    /// probes, leaves the old one serving.
+    #[serde(default = "yes")]
+    pub watch: bool,
+    /// How long a new version must do well before it is trusted. While it is on
+    /// probation, faults of its own bring the old version back, and its digest is
+    /// not loaded again. Longer sees rarer faults; zero trusts at once.
+    #[serde(default = "probation", with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-maximum" = "1day"))]
+    pub probation: Duration,
+    /// Names the meaning of the plugin's values. When a reload of the settings changes
+    /// it, the groups that the plugin fills are purged; otherwise values survive.
+    #[serde(default)]
+    pub cache_epoch: String,
+    /// What a version must answer before it goes live.
+    #[serde(default)]
+    pub probe: Probe,
     /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
@@ -224,12 +248,35 @@ impl Plugin {
         Self {
             source: source.into(),
             digest: None,
+            watch: yes(),
+            probation: probation(),
+            cache_epoch: String::new(),
+            probe: Probe::default(),
             limits: Limits::default(),
             network: Network::default(),
             cache: CacheGrant::default(),
             config: BTreeMap::new(),
         }
     }
+}
+
+/// What a version of a plugin must answer before it goes live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probe {
+    /// Keys it is asked for. A value or a not-found will do, an error refuses the
+    /// version: name keys whose origin can be relied on.
+    pub keys: Vec<String>,
+    /// The group that it is told the keys belong to.
+    pub group: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn probation() -> Duration {
+    Duration::from_mins(1)
 }
 
 /// What one call and one instance of a plugin may use.

@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Map(Box<Shape>),
     List(Box<Shape>),
     Text,
+    /// `true` or `false`.
+    Switch,
     /// One of these words, each with what it means.
     Choice(Vec<(String, String)>),
     Address,
@@ -91,6 +93,7 @@ impl Shape {
                 None => Self::Table(fields(schema, order)),
             },
             ("array", _) => Self::List(Box::new(Self::new(&schema["items"], None))),
+            ("boolean", _) => Self::Switch,
             ("integer", _) => Self::Integer(Bounds {
                 min: schema["minimum"].as_i64().unwrap_or(0),
                 max: schema["maximum"].as_i64().unwrap_or(i64::from(u32::MAX)),
@@ -121,6 +124,7 @@ impl Shape {
             Self::Table(_) | Self::Map(_) => "a table",
             Self::List(_) => "a list of strings",
             Self::Text | Self::Choice(_) => "a string",
+            Self::Switch => "`true` or `false`",
             Self::Address => "an address and a port in quotes",
             Self::Size(_) => "a size in quotes",
             Self::Duration(_) => "a duration in quotes",

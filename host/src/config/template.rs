@@ -166,6 +166,7 @@ fn words(shape: &Shape) -> Vec<String> {
 fn kind(shape: &Shape) -> String {
     match shape {
         Shape::Text => "string",
+        Shape::Switch => "`true` or `false`",
         Shape::Choice(words) => {
             let words: Vec<String> =
                 words.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();

@@ -160,7 +160,7 @@ fn scalar(value: &DeValue<'_>, shape: &Shape) -> Result<Value, Problem> {
             Ok(float) => leaf::float(shape, float),
             Err(_) => Err(leaf::mistyped(shape, "a number with a point", number.as_str())),
         },
-        DeValue::Boolean(is_true) => Err(leaf::mistyped(shape, "a boolean", &is_true.to_string())),
+        DeValue::Boolean(is_true) => leaf::boolean(shape, *is_true),
         DeValue::Datetime(time) => Err(leaf::mistyped(shape, "a date or time", &time.to_string())),
         DeValue::Array(_) => Err(leaf::mistyped(shape, "a list", "")),
         DeValue::Table(_) => Err(leaf::mistyped(shape, "a table", "")),

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wasmtime::{
     Engine,
@@ -28,23 +29,30 @@ use super::{
 pub(super) const FILE_MAX: u64 = 64 << 20;
 
 /// A component's bytes with their digest.
+#[derive(Clone, Debug)]
 pub(super) struct Source {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// `sha256:` and 64 hexadecimal digits.
     pub(super) digest: String,
 }
 
-/// Reads `path` and checks what its bytes alone tell.
-pub(super) fn read(path: &Path, pinned: Option<&str>) -> Result<Source, Problem> {
+/// Reads `path`, whatever it holds.
+pub(super) fn open(path: &Path) -> Result<Source, Problem> {
     let bytes = read_bounded(path)?;
-    let digest = digest(&bytes);
+    Ok(Source { digest: digest(&bytes), bytes: bytes.into() })
+}
+
+/// Checks what the bytes of `source` alone tell.
+pub(super) fn check_source(source: &Source, pinned: Option<&str>) -> Result<(), Problem> {
     if let Some(expected) = pinned
-        && !expected.eq_ignore_ascii_case(&digest)
+        && !expected.eq_ignore_ascii_case(&source.digest)
     {
-        return Err(Problem::DigestMismatch { actual: digest, expected: expected.to_owned() });
+        return Err(Problem::DigestMismatch {
+            actual: source.digest.clone(),
+            expected: expected.to_owned(),
+        });
     }
-    check_header(&bytes)?;
-    Ok(Source { bytes, digest })
+    check_header(&source.bytes)
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
@@ -72,7 +80,8 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The digest of `bytes`, as settings and operators write it.
+pub(super) fn digest(bytes: &[u8]) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
         let written = write!(text, "{byte:02x}");

@@ -19,8 +19,6 @@ use crate::{
 
 /// Fixed for the life of a plugin's generation.
 pub(super) struct Environment {
-    /// Name of the plugin in the configuration.
-    pub(super) name: Arc<str>,
     pub(super) limits: Limits,
     /// The plugin's own settings.
     pub(super) config: BTreeMap<String, String>,
@@ -39,9 +37,8 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// What the plugin `name` is granted by `settings`.
+    /// What a plugin is granted by `settings`.
     pub(super) fn new(
-        name: &str,
         settings: &config::Plugin,
         groups: Weak<Groups>,
         log: Arc<GuestLog>,
@@ -49,7 +46,6 @@ impl Environment {
         egress: Arc<Egress>,
     ) -> Self {
         Self {
-            name: name.into(),
             limits: settings.limits.clone(),
             config: settings.config.clone(),
             readable: settings.cache.read.iter().cloned().collect(),

@@ -158,6 +158,23 @@ pub enum Problem {
     /// The trial did not end in time.
     #[error("its trial at load (instantiate, init, check) took longer than {} s", .0.as_secs())]
     TrialTimeout(Duration),
+    /// A key that it is to be tried with got no answer.
+    #[error("its probe failed: get of key `{key}` (probe.keys): {message}")]
+    Probe {
+        /// The key, shortened.
+        key: String,
+        /// What it said, or how it failed.
+        message: String,
+    },
+    /// This very code was taken back before.
+    #[error(
+        "this version ({digest}) failed while it served and was taken back; publish a new one, or \
+         let it try again with `cachecluster reload --plugin`"
+    )]
+    Quarantined {
+        /// The digest of its file.
+        digest: String,
+    },
     /// The host is shutting down.
     #[error("the plugin host is shutting down")]
     Shutdown,

@@ -19,20 +19,26 @@ use wasmtime::{
 
 use super::{
     admission::Admission,
-    answer::Answers,
+    answer::{self, Answers},
     bindings::{BATCH_GETTER, GETTER, LIFECYCLE, batch, contract, lifecycle},
     environment::Environment,
     error::Problem,
     fault::{Fault, chain_text},
+    imports::CallContext,
     instance::{CreateError, Instance},
     loader::Recipe,
     pool::Pool,
     store::State,
+    text,
 };
+use crate::group::{Chain, Fill, Reason};
 
 /// Time for a trial at load: instantiate, init and check. A plugin that needs longer
 /// to prepare would make every new instance's first call time out.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a probe's key that an error shows.
+const PROBE_KEY_SHOWN: usize = 128;
 
 /// One loaded version of a plugin.
 pub(super) struct Generation {
@@ -131,8 +137,9 @@ impl Generation {
         self.environment.killed.store(true, Relaxed);
     }
 
-    /// Makes a first instance under the real limits and has it check itself. The
-    /// instance is kept warm for the first call.
+    /// Makes a first instance under the real limits, has it check itself, and has it
+    /// get the keys that the settings name as probes. The instance is kept warm for
+    /// the first call.
     pub(super) async fn trial(&self) -> Result<(), Problem> {
         let deadline = Instant::now() + TRIAL_TIMEOUT;
         let mut instance = Instance::create(self, deadline).await.map_err(problem)?;
@@ -141,8 +148,39 @@ impl Generation {
             Ok(Err(message)) => return Err(Problem::Lifecycle { function: "check", message }),
             Err(fault) => return Err(lifecycle_problem("check", &fault)),
         }
+        for key in &self.recipe.settings.probe.keys {
+            self.probe(&mut instance, key, deadline).await.map_err(|message| Problem::Probe {
+                key: text::tidy(key, PROBE_KEY_SHOWN),
+                message,
+            })?;
+        }
         self.pool.give_back(instance);
         Ok(())
+    }
+
+    /// Gets `key` as a client's miss would; any answer that is not an error will do.
+    async fn probe(
+        &self,
+        instance: &mut Instance,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        let fill = Fill {
+            group: self.recipe.settings.probe.group.as_str().into(),
+            key: key.as_bytes().into(),
+            deadline,
+            attempt: 1,
+            reason: Reason::Warm,
+            validator: None,
+            chain: Chain::default(),
+        };
+        let deadline = self.deadline(deadline);
+        let context = CallContext::of_one(&fill, deadline);
+        match instance.get(key, context, deadline).await {
+            Ok(Ok(outcome)) => self.answers.outcome(outcome, false).map(drop),
+            Ok(Err(error)) => Err(answer::error(error).to_string()),
+            Err(fault) => Err(fault.to_string()),
+        }
     }
 }
 

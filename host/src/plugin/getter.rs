@@ -9,11 +9,11 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     task::{AbortHandle, JoinHandle},
@@ -21,16 +21,18 @@ use tokio::{
 };
 
 use super::{
-    answer,
+    LoadError, Problem, answer,
     bindings::{TRACK, types},
     fault::Fault,
     generation::Generation,
     imports::CallContext,
     instance::{Answer, Instance},
-    loader::Identity,
-    status::{ExportStatus, InstanceStatus, PluginStatus, Stats},
+    loader::{Identity, abandoned},
+    reload::{Ending, Prepared, Reloaded, Rollout, SwapHook, Trigger},
+    status::{ExportStatus, InstanceStatus, PluginStatus, Stats, seconds},
     tally::{Busy, Call, Failure, is_found},
 };
+use crate::config;
 use crate::group::{BoxFuture, Fill, FillError, Getter, Outcome};
 
 /// Keys in one trip of a plugin that takes several. The group has its own, usually
@@ -46,8 +48,8 @@ pub struct Plugin {
     /// For calls that are carried to the host's threads.
     myself: Weak<Plugin>,
     identity: Identity,
-    /// What new calls begin with. A call keeps the one it began with to its end.
-    current: ArcSwap<Generation>,
+    /// What new calls begin with. A call keeps the generation it began with to its end.
+    rollout: Arc<Rollout>,
     stats: Stats,
     fills: Handle,
     sweeper: AbortHandle,
@@ -56,11 +58,11 @@ pub struct Plugin {
 type Results = Vec<Result<Outcome, FillError>>;
 
 impl Plugin {
-    pub(super) fn new(generation: Generation, identity: Identity, fills: Handle) -> Arc<Self> {
+    pub(super) fn new(rollout: Arc<Rollout>, identity: Identity, fills: Handle) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
             sweeper: fills.spawn(sweep(myself.clone())).abort_handle(),
-            current: ArcSwap::from_pointee(generation),
+            rollout,
             identity,
             stats: Stats::default(),
             fills,
@@ -74,12 +76,58 @@ impl Plugin {
 
     /// The digest of the file that serves: `sha256:` and 64 hexadecimal digits.
     pub fn digest(&self) -> String {
-        self.current.load().digest.clone()
+        self.generation().digest.clone()
     }
 
     /// What new calls begin with.
     pub(super) fn generation(&self) -> Arc<Generation> {
-        self.current.load_full()
+        self.rollout.current()
+    }
+
+    /// Looks at the plugin's file, and puts what it holds to work if that is new and
+    /// good. Goes on to its end when the caller goes away.
+    ///
+    /// # Errors
+    /// What is wrong with the file: the old version goes on serving.
+    pub async fn reload(&self, trigger: Trigger) -> Result<Reloaded, LoadError> {
+        let rollout = Arc::clone(&self.rollout);
+        let reloading = self.fills.spawn(async move { rollout.reload(trigger).await });
+        let result = reloading.await.unwrap_or_else(|error| Err(abandoned(&error)));
+        result.map_err(|problem| self.load_error(problem))
+    }
+
+    /// Tries the plugin under other settings, beside what serves. Until the result is
+    /// installed or dropped, the plugin does not reload.
+    ///
+    /// # Errors
+    /// Why it cannot work under these settings: nothing has changed.
+    pub async fn prepare(
+        &self,
+        settings: &config::Plugin,
+        base_dir: &Path,
+    ) -> Result<Prepared, LoadError> {
+        let prepared = self.rollout.prepare(settings, base_dir).await;
+        prepared.map_err(|problem| self.load_error(problem))
+    }
+
+    /// Puts what [`Plugin::prepare`] tried to work; gives the number of the generation.
+    pub fn install(&self, prepared: Prepared) -> u64 {
+        self.rollout.install(prepared)
+    }
+
+    /// Has `hook` called whenever another version goes live. Only the first hook counts.
+    pub fn on_swap(&self, hook: SwapHook) {
+        self.rollout.on_swap(hook);
+    }
+
+    /// Stops watching the file, and lets go of idle instances: nobody will call any
+    /// more. Calls under way end by themselves.
+    pub fn retire(&self) {
+        self.rollout.retire_all();
+    }
+
+    fn load_error(&self, problem: Problem) -> LoadError {
+        LoadError { plugin: self.name().to_owned(), problem }
     }
 
     /// The plugin at this moment.
@@ -91,6 +139,7 @@ impl Plugin {
             source: generation.source().display().to_string(),
             digest: generation.digest.clone(),
             generation: generation.number,
+            loaded_at: seconds(generation.loaded_at),
             contract: TRACK,
             exports: ExportStatus {
                 batch: generation.batch.is_some(),
@@ -107,6 +156,7 @@ impl Plugin {
             faults: self.stats.faults.load(Relaxed),
             last_error: self.stats.last_error(),
             memory_bytes: generation.environment.memory_bytes(),
+            reload: self.rollout.status(),
         }
     }
 
@@ -127,6 +177,7 @@ impl Plugin {
             Err(failure) => Err(failure),
         };
         call.end(result.as_ref().map(is_found));
+        self.take_note(&generation, &fill.key, &result);
         result.map_err(Failure::into_fill_error)
     }
 
@@ -203,6 +254,9 @@ impl Plugin {
             Err(failure) => Err(failure),
         };
         call.end(result.as_ref().map(|_| true));
+        if let Some(first) = fills.first() {
+            self.take_note(generation, &first.key, &result);
+        }
         Some(match result {
             Ok(answers) => answers
                 .into_iter()
@@ -265,6 +319,14 @@ impl Plugin {
         }
     }
 
+    /// Has a call count for or against a version on probation.
+    fn take_note<T>(&self, generation: &Generation, key: &[u8], result: &Result<T, Failure>) {
+        if self.rollout.is_novice(generation.number) {
+            let ending = result.as_ref().map_or_else(Failure::ending, |_| Ending::Fine);
+            self.rollout.record(generation.number, key, ending);
+        }
+    }
+
     fn broken(&self, problem: String) -> Failure {
         let fault = Fault::Broken(problem);
         self.stats.faulted(self.name(), fault.to_string());
@@ -303,7 +365,7 @@ impl Getter for Plugin {
     }
 
     fn batch_max(&self) -> usize {
-        if self.current.load().batch.is_some() { BATCH_MAX } else { 1 }
+        if self.generation().batch.is_some() { BATCH_MAX } else { 1 }
     }
 
     fn load_many(&self, fills: Vec<Fill>) -> BoxFuture<'_, Results> {

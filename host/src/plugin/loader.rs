@@ -26,6 +26,7 @@ use super::{
     error::Problem,
     generation::{Generation, Parts},
     imports::{Families, GuestLog, GuestMetrics},
+    reload::{Lookout, Shelf},
     store::State,
 };
 use crate::{
@@ -44,12 +45,15 @@ pub(super) struct Loader {
     metrics: Metrics,
     families: Arc<Families>,
     compilers: Compilers,
+    /// Where the last good version of each plugin is kept.
+    pub(super) shelf: Shelf,
+    pub(super) lookout: Arc<Lookout>,
     /// Numbers the generations of the node.
     generations: AtomicU64,
 }
 
 /// What a plugin is to be: its settings, and where relative paths begin.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Recipe {
     pub(super) settings: Arc<config::Plugin>,
     pub(super) base_dir: Arc<Path>,
@@ -60,6 +64,14 @@ impl Recipe {
     pub(super) fn path(&self) -> PathBuf {
         self.base_dir.join(&self.settings.source)
     }
+}
+
+/// The code of a generation to be.
+pub(super) enum Code {
+    /// As it came from its file.
+    Source(Source),
+    /// Compiled before, with the digest of its file.
+    Compiled(Component, String),
 }
 
 /// What belongs to a plugin and not to one of its generations: its name, and what it
@@ -80,6 +92,7 @@ impl Loader {
         fills: Handle,
         groups: Weak<Groups>,
         metrics: Metrics,
+        shelf: Shelf,
     ) -> Self {
         Self {
             engine,
@@ -89,6 +102,8 @@ impl Loader {
             families: Arc::new(Families::new(metrics.clone())),
             metrics,
             compilers,
+            shelf,
+            lookout: Lookout::new(),
             generations: AtomicU64::new(0),
         }
     }
@@ -102,48 +117,42 @@ impl Loader {
         Identity { name, log: Arc::new(log), guest_metrics: Arc::new(guest_metrics), metrics }
     }
 
-    /// Reads the file of `recipe`, and goes on as [`Loader::generation`].
-    pub(super) async fn load(
-        &self,
-        identity: &Identity,
-        recipe: &Recipe,
-    ) -> Result<Generation, Problem> {
-        let (path, pinned) = (recipe.path(), recipe.settings.digest.clone());
-        let reading = move || component::read(&path, pinned.as_deref());
-        let source = self.fills.spawn_blocking(reading).await.map_err(|e| abandoned(&e))??;
-        self.generation(identity, recipe, source, None).await
-    }
-
-    /// Compiles and links `source`, and tries an instance of it under the limits and
+    /// Compiles and links `code`, and tries an instance of it under the limits and
     /// grants of `recipe`. `running` is the generation that may be replaced: if the
     /// new one has the same limits, both together keep within them.
     pub(super) async fn generation(
         &self,
         identity: &Identity,
         recipe: &Recipe,
-        source: Source,
+        code: Code,
         running: Option<&Generation>,
     ) -> Result<Generation, Problem> {
         // Settings that cannot be used are found out before anything is compiled.
         let environment = self.environment(identity, recipe)?;
-        let digest = source.digest.clone();
-        let component = self.compile(source).await?;
+        let (component, digest) = match code {
+            Code::Compiled(component, digest) => (component, digest),
+            Code::Source(source) => {
+                component::check_source(&source, recipe.settings.digest.as_deref())?;
+                let digest = source.digest.clone();
+                (self.compile(source).await?, digest)
+            }
+        };
         let generation = self.link(identity, recipe, (component, digest), environment, running)?;
         let trial = self.fills.spawn(async move { generation.trial().await.map(|()| generation) });
         trial.await.map_err(|error| abandoned(&error))?
     }
 
-    /// Another generation of what `old` was, ready to serve at once: the component is
-    /// compiled, and it has served before.
+    /// Another generation of the code that `old` was, with the settings of `running`,
+    /// ready to serve at once: the component is compiled, and it has served before.
     pub(super) fn revive(
         &self,
         identity: &Identity,
         old: &Generation,
         running: &Generation,
     ) -> Result<Generation, Problem> {
-        let environment = self.environment(identity, &old.recipe)?;
+        let environment = self.environment(identity, &running.recipe)?;
         let compiled = (old.component.clone(), old.digest.clone());
-        self.link(identity, &old.recipe, compiled, environment, Some(running))
+        self.link(identity, &running.recipe, compiled, environment, Some(running))
     }
 
     fn environment(
@@ -154,7 +163,6 @@ impl Loader {
         let settings = &recipe.settings;
         let egress = Egress::new(&identity.name, &settings.network).map_err(Problem::Grant)?;
         Ok(Arc::new(Environment::new(
-            &identity.name,
             settings,
             self.groups.clone(),
             Arc::clone(&identity.log),

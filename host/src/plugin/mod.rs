@@ -11,6 +11,7 @@
 //!   instantiated, and has been.
 //! - `store`, `limiter`, `instance`: one live instance and the limits it runs in.
 //! - `pool`, `admission`, `getter`: many of them as the [`crate::group::Getter`] of a group.
+//! - `reload`: how another version takes the place of the one that serves.
 //! - `answer`, `fault`, `tally`: what comes back, checked and put into words.
 //! - `imports`, `egress`: what a guest may call, and reach.
 //!
@@ -38,6 +39,8 @@ mod instance;
 mod limiter;
 mod loader;
 mod pool;
+mod private_dir;
+mod reload;
 mod status;
 mod store;
 mod tally;
@@ -55,11 +58,15 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use error::{HostError, LoadError, Problem};
 pub use getter::Plugin;
+pub use reload::{
+    Prepared, ReloadOutcome, ReloadReport, ReloadStatus, Reloaded, SwapHook, Swapped, Trigger,
+};
 pub use status::{ExportStatus, InstanceStatus, LastError, PluginStatus};
 
 use self::{
     compiler::Compilers,
     loader::{Loader, Recipe},
+    reload::{Rollout, Shelf},
 };
 use crate::{config, group::Groups, metrics::Metrics};
 
@@ -83,6 +90,7 @@ impl PluginHost {
         metrics: Metrics,
     ) -> Result<Self, HostError> {
         let engine = engine::start(settings)?;
+        let shelf = Shelf::open(&settings.data_dir);
         let linker = imports::linker(&engine).map_err(HostError::Linker)?;
         let mut builder = Builder::new_multi_thread();
         if settings.threads > 0 {
@@ -96,7 +104,7 @@ impl PluginHost {
             .map_err(HostError::Runtime)?;
         let fills = guests.handle().clone();
         let compilers = Compilers::start()?;
-        let loader = Loader::new(engine, linker, compilers, fills, groups, metrics);
+        let loader = Loader::new(engine, linker, compilers, fills, groups, metrics, shelf);
         Ok(Self { loader: Arc::new(loader), guests: Some(guests) })
     }
 
@@ -106,7 +114,8 @@ impl PluginHost {
     }
 
     /// Loads the plugin `name`: reads its file, checks it, compiles and links it, and
-    /// tries an instance under its real limits. Relative paths begin at `base_dir`.
+    /// tries an instance under its real limits; where that fails, its last good version
+    /// if there is one. Relative paths begin at `base_dir`.
     /// Nothing serves yet: the plugin that is returned does, once a group has it.
     pub async fn load(
         &self,
@@ -126,8 +135,22 @@ impl PluginHost {
     ) -> Result<Arc<Plugin>, Problem> {
         let identity = self.loader.identity(name);
         let recipe = Recipe { settings: Arc::new(settings.clone()), base_dir: base_dir.into() };
-        let generation = self.loader.load(&identity, &recipe).await?;
-        Ok(Plugin::new(generation, identity, self.loader.fills.clone()))
+        let rollout = Rollout::start(Arc::clone(&self.loader), identity.clone(), recipe).await?;
+        Ok(Plugin::new(rollout, identity, self.loader.fills.clone()))
+    }
+
+    /// Does all that [`PluginHost::load`] does with the file as it is, and keeps nothing:
+    /// the digest, or what is wrong.
+    pub async fn check(
+        &self,
+        name: &str,
+        settings: &config::Plugin,
+        base_dir: &Path,
+    ) -> Result<String, LoadError> {
+        let identity = self.loader.identity(name);
+        let recipe = Recipe { settings: Arc::new(settings.clone()), base_dir: base_dir.into() };
+        let checked = reload::check(&self.loader, &identity, &recipe).await;
+        checked.map_err(|problem| LoadError { plugin: name.to_owned(), problem })
     }
 
     /// Ends the host's threads. Calls under way are abandoned: drain first.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::reload::ReloadStatus;
 use crate::config::Limits;
 
 /// A plugin that fails a thousand times a second is reported once a second.
@@ -28,6 +29,8 @@ pub struct PluginStatus {
     pub digest: String,
     /// Counts up with each version of any plugin that the node has loaded.
     pub generation: u64,
+    /// When that was, in seconds since 1970.
+    pub loaded_at: u64,
     /// Track of the contract it is built against.
     pub contract: &'static str,
     /// Which optional interfaces it has.
@@ -44,6 +47,8 @@ pub struct PluginStatus {
     pub last_error: Option<LastError>,
     /// Memory of its instances.
     pub memory_bytes: u64,
+    /// How its versions stand.
+    pub reload: ReloadStatus,
 }
 
 /// Which optional interfaces a plugin exports.
@@ -87,10 +92,15 @@ pub(super) struct Stats {
     reported: Mutex<Option<Instant>>,
 }
 
+/// A time as operators see it: in seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 impl Stats {
     /// Remembers that a call failed.
     pub(super) fn failed(&self, message: String) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = seconds(SystemTime::now());
         let error = LastError { message, at };
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }

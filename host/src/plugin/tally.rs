@@ -4,7 +4,7 @@ use std::{fmt, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-use super::{admission::Refused, fault::Fault, status::Stats};
+use super::{admission::Refused, fault::Fault, reload::Ending, status::Stats};
 use crate::{
     group::{FillError, Outcome},
     metrics::PluginMetrics,
@@ -29,6 +29,20 @@ impl Failure {
             Self::Refused(Refused::Deadline) => FillError::TimedOut(self.to_string()),
             Self::Faulted(fault) => fault.into(),
             Self::Answered(error) => error,
+        }
+    }
+}
+
+impl Failure {
+    /// What it says about the code of the plugin. An origin that is down, or a node that
+    /// is busy, is not its doing.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::Faulted(Fault::Cpu(_) | Fault::Init(_) | Fault::Broken(_)) => Ending::Fault,
+            Self::Faulted(Fault::Deadline(_)) | Self::Answered(FillError::Internal(_)) => {
+                Ending::Bad
+            }
+            Self::Faulted(Fault::NoSlot) | Self::Refused(_) | Self::Answered(_) => Ending::Fine,
         }
     }
 }

@@ -76,7 +76,8 @@ pub(super) fn demo(options: &Options) -> Result<(), Failure> {
         None => free("clients", Http::default().listen),
     };
     let admin = free("operators", Admin::default().listen);
-    let settings = settings(source, origin.address(), http, admin, log);
+    let mut settings = settings(source, origin.address(), http, admin, log);
+    settings.wasm.data_dir = folder.path().join("state");
     let node = Node::start(&settings, folder.path())?;
     // Both are there: a node from settings has both surfaces.
     let (http, admin) = (node.http_addr().unwrap_or(http), node.admin_addr().unwrap_or(admin));
@@ -184,6 +185,7 @@ mod tests {
         let mut settings =
             settings("dict.wasm".into(), origin.address(), http, admin, Log::default());
         settings.wasm.cache_dir = folder.path().join("cache");
+        settings.wasm.data_dir = folder.path().join("state");
         let node = Node::start(&settings, folder.path()).expect("a node");
         let http = node.http_addr().expect("a front for clients");
         for _ in 0..2 {

@@ -33,16 +33,40 @@ impl Bench {
     }
 
     pub(super) fn with_groups(groups: Weak<Groups>) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::within(tempfile::tempdir().expect("a directory"), groups)
+    }
+
+    /// Another host over the same files, as after a restart.
+    pub(super) fn restarted(self) -> Self {
+        let Self { host, metrics, directory } = self;
+        host.shutdown();
+        drop(metrics);
+        Self::within(directory, Weak::new())
+    }
+
+    fn within(directory: tempfile::TempDir, groups: Weak<Groups>) -> Self {
         let settings = Wasm {
             threads: 2,
             instances_max: 16,
             cache_dir: directory.path().join("cache"),
+            data_dir: directory.path().join("data"),
             ..Wasm::default()
         };
         let metrics = Metrics::new();
         let host = PluginHost::start(&settings, groups, metrics.clone()).expect("a host");
         Self { host, metrics, directory }
+    }
+
+    /// The file of plugin `p`.
+    pub(super) fn file(&self) -> PathBuf {
+        self.directory.path().join("plugin.wasm")
+    }
+
+    /// Puts `bytes` in the place of the file of plugin `p`, as a careful deployer does.
+    pub(super) fn publish(&self, bytes: &[u8]) {
+        let new = self.directory.path().join("plugin.wasm.new");
+        std::fs::write(&new, bytes).expect("written");
+        std::fs::rename(new, self.file()).expect("renamed");
     }
 
     /// Writes `bytes` as the file of plugin `p` and loads it.
@@ -80,10 +104,16 @@ impl Bench {
     }
 }
 
+/// Other settings of plugin `p`, whose file nobody watches.
+pub(super) fn settings(change: impl FnOnce(&mut config::Plugin)) -> config::Plugin {
+    let mut settings = plugin_settings("plugin.wasm".into());
+    settings.watch = false;
+    change(&mut settings);
+    settings
+}
+
 fn plugin_settings(source: PathBuf) -> config::Plugin {
     config::Plugin {
-        source,
-        digest: None,
         limits: Limits {
             memory: config::ByteSize::mib(4),
             value: config::ByteSize::kib(64),
@@ -91,9 +121,7 @@ fn plugin_settings(source: PathBuf) -> config::Plugin {
             instances: 4,
             ..Limits::default()
         },
-        network: config::Network::default(),
-        cache: config::CacheGrant::default(),
-        config: std::collections::BTreeMap::new(),
+        ..config::Plugin::new(source)
     }
 }
 

@@ -65,7 +65,7 @@ async fn a_pinned_digest_must_match() {
     let bench = Bench::new();
     let bytes = echo().bytes();
     let plugin = bench.load_bytes(&bytes, |_| ()).await.expect("unpinned");
-    let digest = plugin.digest().to_owned();
+    let digest = plugin.digest();
     assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
     let pin = digest.to_uppercase().replace("SHA256", "sha256");
     bench.load_bytes(&bytes, |p| p.digest = Some(pin)).await.expect("pinned");

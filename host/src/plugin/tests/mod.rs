@@ -9,3 +9,4 @@ mod instances;
 mod isolation;
 mod loading;
 mod loops;
+mod reload;
