@@ -415,12 +415,13 @@ fn nesting(fill: &Fill) -> usize {
 }
 
 async fn sweep(plugin: Weak<Plugin>) {
+    // The plugin is not there before it is whole, which is after this task begins.
+    let mut pause = SWEEP_MIN;
     loop {
+        tokio::time::sleep(pause).await;
         let Some(generation) = plugin.upgrade().map(|plugin| plugin.generation()) else { return };
         let idle = generation.environment.limits.idle;
         generation.pool.sweep(idle);
-        // Not held while it sleeps, so that a plugin that is let go ends at once.
-        drop(generation);
-        tokio::time::sleep((idle / 4).clamp(SWEEP_MIN, SWEEP_MAX)).await;
+        pause = (idle / 4).clamp(SWEEP_MIN, SWEEP_MAX);
     }
 }
