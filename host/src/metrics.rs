@@ -41,6 +41,7 @@ pub struct Metrics {
     plugin_call_seconds: Histograms<1>,
     plugin_instances: Family<Labels<2>, Gauge>,
     plugin_log_records_dropped: Family<Labels<1>, Counter>,
+    plugin_denials: Family<Labels<2>, Counter>,
     plugin_generations: Family<Labels<1>, Gauge>,
     plugin_reloads: Family<Labels<2>, Counter>,
     http_requests: Family<Labels<2>, Counter>,
@@ -76,6 +77,7 @@ impl Metrics {
             plugin_call_seconds: Family::new_with_constructor(seconds),
             plugin_instances: Family::default(),
             plugin_log_records_dropped: Family::default(),
+            plugin_denials: Family::default(),
             plugin_generations: Family::default(),
             plugin_reloads: Family::default(),
             http_requests: Family::default(),
@@ -126,6 +128,11 @@ impl Metrics {
             "plugin_log_records_dropped",
             "Log records of a plugin over its rate",
             self.plugin_log_records_dropped.clone(),
+        );
+        registry.register(
+            "plugin_denials",
+            "Attempts of a plugin to reach what its settings do not allow, by kind",
+            self.plugin_denials.clone(),
         );
         registry.register(
             "plugin_generations",
@@ -199,6 +206,9 @@ impl Metrics {
         let reload = |outcome: &str| {
             self.plugin_reloads.get_or_create_owned(&[plugin(), ("outcome", outcome.to_owned())])
         };
+        let denial = |kind: &str| {
+            self.plugin_denials.get_or_create_owned(&[plugin(), ("kind", kind.to_owned())])
+        };
         PluginMetrics {
             ok: call("ok"),
             not_found: call("not_found"),
@@ -210,6 +220,15 @@ impl Metrics {
             instances_busy: instances("busy"),
             instances_idle: instances("idle"),
             log_records_dropped: self.plugin_log_records_dropped.get_or_create_owned(&[plugin()]),
+            denials: DenialMetrics {
+                http: denial("http"),
+                tcp: denial("tcp"),
+                address: denial("address"),
+                metadata: denial("metadata"),
+                cache: denial("cache"),
+                rate: denial("rate"),
+                connections: denial("connections"),
+            },
             generations: self.plugin_generations.get_or_create_owned(&[plugin()]),
             swapped: reload("swapped"),
             refused: reload("refused"),
@@ -305,6 +324,8 @@ pub struct PluginMetrics {
     pub instances_idle: Gauge,
     /// Log records over the plugin's rate.
     pub log_records_dropped: Counter,
+    /// Attempts to reach what its settings do not allow.
+    pub denials: DenialMetrics,
     /// Versions in memory.
     pub generations: Gauge,
     /// Reloads that put a new version to work.
@@ -313,6 +334,25 @@ pub struct PluginMetrics {
     pub refused: Counter,
     /// New versions that failed in their probation and gave way to the old one.
     pub rolled_back: Counter,
+}
+
+/// Attempts of one plugin to reach what its settings do not allow.
+#[derive(Clone, Debug)]
+pub struct DenialMetrics {
+    /// HTTP origins that are not granted.
+    pub http: Counter,
+    /// TCP hosts and ports that are not granted.
+    pub tcp: Counter,
+    /// Special addresses that are not granted.
+    pub address: Counter,
+    /// Metadata services, which cannot be granted.
+    pub metadata: Counter,
+    /// Groups of the node that are not granted.
+    pub cache: Counter,
+    /// Requests and connections that would have waited too long for their turn.
+    pub rate: Counter,
+    /// Requests and connections that found all places taken.
+    pub connections: Counter,
 }
 
 /// The counters of one HTTP surface.

@@ -18,6 +18,7 @@ use super::{
     draft::{Draft, Path, Site},
     leaf::{self, Problem},
     report::{Place, Report, Source, nearest, quoted},
+    secrets,
     shape::Shape,
     walk::dotted,
 };
@@ -57,12 +58,21 @@ fn variable(draft: &mut Draft, name: &str, value: &str) {
     let rest = &name[PREFIX.len()..];
     let segments: Vec<&str> =
         if rest == "LOG" { vec!["log", "filter"] } else { rest.split("__").collect() };
-    let source = Source::variable(name, value);
+    let setting = resolve(draft, &segments);
+    // What is not meant to be read by people is not shown to them, and neither is the
+    // value of a variable that may have been meant for a secret.
+    let is_shown = match &setting {
+        Ok((_, Shape::Secret)) => secrets::read(value).is_ok(),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    let shown = if is_shown { value } else { "…" };
+    let source = Source::variable(name, shown);
     let site = Site {
         key: Place::new(&source, 0..name.len()),
-        value: Place::new(&source, name.len() + 1..name.len() + 1 + value.len()),
+        value: Place::new(&source, name.len() + 1..name.len() + 1 + shown.len()),
     };
-    match resolve(draft, &segments) {
+    match setting {
         Ok((path, shape)) => match read(shape, value) {
             Ok(value) => draft.put(&path, value, &site),
             Err(problem) => {

@@ -7,6 +7,7 @@ use toml::Value;
 use super::{
     ByteSize,
     report::{listed, nearest, quoted},
+    secrets,
     shape::{Bounds, Shape},
     units::{UnitError, parse_duration},
 };
@@ -42,6 +43,10 @@ pub(super) fn text(shape: &Shape, text: &str) -> Result<Value, Problem> {
             Err(Problem::new(format!("{} is not one of {known}", quoted(text)), help))
         }
         Shape::Address => address(text).map(|()| value()),
+        Shape::Secret => match secrets::read(text) {
+            Ok(_) => Ok(value()),
+            Err(refusal) => Err(Problem::new(refusal.title, refusal.help)),
+        },
         Shape::Size(bounds) => {
             let size: ByteSize = text.parse().map_err(|error| unit_problem(text, &error))?;
             within(bounds, &size, text, ByteSize::to_string).map(|()| value())
@@ -71,9 +76,8 @@ pub(super) fn text(shape: &Shape, text: &str) -> Result<Value, Problem> {
             format!("{} is not {}", quoted(text), shape.noun()),
             format!("write it in brackets: `[{}]`", Value::String(text.to_owned())),
         )),
-        Shape::Table(_) | Shape::Map(_) => {
-            Err(Problem { title: format!("{} is not a table", quoted(text)), help: None })
-        }
+        // Not quoted: it may be a secret that stands in the place of a table of them.
+        Shape::Table(_) | Shape::Map(_) => Err(mistyped(shape, "a string", "")),
     }
 }
 
@@ -132,6 +136,7 @@ pub(super) fn mistyped(shape: &Shape, found: &str, written: &str) -> Problem {
         Shape::Table(_) | Shape::Map(_) => Some("write it as a table: `[NAME]`".to_owned()),
         Shape::Address => Some("write it as `\"127.0.0.1:8080\"`".to_owned()),
         Shape::Switch => Some("write `true` or `false`".to_owned()),
+        Shape::Secret => Some("write `\"env:VARIABLE\"` or `\"file:PATH\"`".to_owned()),
         Shape::Text | Shape::Choice(_) => Some("write one string in quotes".to_owned()),
     };
     Problem { title: format!("{found} where {} belongs", shape.noun()), help }

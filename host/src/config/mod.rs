@@ -23,11 +23,12 @@ mod document;
 mod draft;
 mod effective;
 mod environment;
-mod grants;
+pub(crate) mod grants;
 mod leaf;
 mod read;
 mod report;
 mod rules;
+pub(crate) mod secrets;
 mod shape;
 mod template;
 #[cfg(test)]
@@ -240,6 +241,14 @@ pub struct Plugin {
     /// written in quotes.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Settings of the plugin that are secret: a name, and where its value is read when
+    /// the plugin is loaded, `env:VARIABLE` or `file:PATH` (relative to the config file;
+    /// one newline at its end is left out). The plugin gets them beside its `config`,
+    /// under these names and no others. They are never logged: where a value of six bytes
+    /// or more stands in a text of the plugin, it is replaced by its name.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, secrets::SecretText>")]
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl Plugin {
@@ -256,6 +265,7 @@ impl Plugin {
             network: Network::default(),
             cache: CacheGrant::default(),
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
         }
     }
 }
@@ -347,9 +357,29 @@ pub struct Network {
     /// `10.1.0.0/16`: loopback, private and other special ranges. The link-local
     /// range with the metadata server is refused even when listed.
     pub allow_private: Vec<String>,
-    /// Bytes one HTTP response body may have.
+    /// Files of certificates (PEM) of the authorities that https may trust beside those
+    /// that this machine trusts, relative to the config file.
+    pub ca_files: Vec<PathBuf>,
+    /// Connections in use at once, over HTTP and raw TCP together; as many HTTP
+    /// connections again may be kept open for later requests. A request waits for its
+    /// turn, a raw connection is refused.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub connections_max: u32,
+    /// HTTP requests and raw TCP connections begun in a second, in the long run. One more
+    /// waits for its turn, or fails if its call would be over by then. 0: as many as come.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub requests_per_second: u32,
+    /// How many of them may begin at once after a quiet time.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_burst: u32,
+    /// Bytes one HTTP response body may have, and one call may receive over raw TCP for
+    /// each of its keys.
     #[schemars(extend("x-minimum" = "1B", "x-maximum" = "4GiB"))]
     pub response_max: ByteSize,
+    /// Bytes a second that an HTTP response body must bring on average, once it was
+    /// waited for longer than ten seconds; a slower one is ended. `0B`: any.
+    #[schemars(extend("x-maximum" = "1GiB"))]
+    pub response_rate_min: ByteSize,
 }
 
 impl Default for Network {
@@ -358,7 +388,12 @@ impl Default for Network {
             http: Vec::new(),
             tcp: Vec::new(),
             allow_private: Vec::new(),
+            ca_files: Vec::new(),
+            connections_max: 64,
+            requests_per_second: 0,
+            requests_burst: 100,
             response_max: ByteSize::mib(8),
+            response_rate_min: ByteSize::bytes(128),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     draft::{Draft, Path as Keys},
     environment,
     report::{Phase, Place, Report, Reports, Source, quoted},
-    rules,
+    rules, secrets,
     shape::{Field, Shape},
     walk::{self, dotted, header},
 };
@@ -103,6 +103,7 @@ fn parse(text: &str, name: &str, shape: &Shape) -> Result<Draft, Reports> {
         let reports = errors.iter().map(|error| syntax(error, &source, text)).collect();
         return Err(Reports::new(Phase::Parse, reports));
     }
+    let source = Source::file(name, &secrets::masked(text, file.get_ref()));
     let mut draft = Draft::default();
     walk::file(&mut draft, &source, file.get_ref(), shape);
     Ok(draft)

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Caching, Config, Group, Limits, Network, Plugin, Wasm,
     draft::Draft,
-    grants,
+    grants::{self, Refusal},
     report::{Report, Severity, listed, nearest, quoted},
     walk::{SUGGESTIONS_MAX, dotted, header},
 };
@@ -197,6 +197,12 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
     }
     limits(draft, &["plugins", name], name, &plugin.limits, &config.wasm);
     network(draft, &["plugins", name], &plugin.network, str::to_owned);
+    for secret in plugin.secrets.keys().filter(|name| plugin.config.contains_key(*name)) {
+        let title = format!("{} is both a setting and a secret", quoted(secret));
+        let place: Vec<&str> = ["plugins", name, "secrets", secret].into();
+        let table: Vec<_> = at(&["config"]).into_iter().map(str::to_owned).collect();
+        wrong(draft, &place, title, format!("remove it from {}", quoted(&header(&table))));
+    }
     grants_of(draft, &at(&["cache", "read"]), &plugin.cache.read, |group| {
         if config.groups.contains_key(group) {
             return Ok(());
@@ -206,7 +212,7 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("groups are {}", listed(known())),
         };
-        Err((format!("there is no group {}", quoted(group)), help))
+        Err(Refusal { title: format!("there is no group {}", quoted(group)), help })
     });
 }
 
@@ -252,17 +258,17 @@ pub(super) fn network(
 }
 
 /// Checks each entry of a list, and points at the entry.
-fn grants_of(
+fn grants_of<T>(
     draft: &mut Draft,
     path: &[&str],
     list: &[String],
-    check: impl Fn(&str) -> Result<(), grants::Refusal>,
+    read: impl Fn(&str) -> Result<T, Refusal>,
 ) {
     if !draft.is_sound(path) {
         return;
     }
     for (index, text) in list.iter().enumerate() {
-        let Err((title, help)) = check(text) else { continue };
+        let Err(Refusal { title, help }) = read(text) else { continue };
         let index = index.to_string();
         let entry: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
         // A list from the environment has one place for all entries.

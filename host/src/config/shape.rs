@@ -26,6 +26,8 @@ pub(super) enum Shape {
     /// One of these words, each with what it means.
     Choice(Vec<(String, String)>),
     Address,
+    /// Where a secret is read.
+    Secret,
     Size(Bounds<ByteSize>),
     Duration(Bounds<Duration>),
     Integer(Bounds<i64>),
@@ -103,6 +105,7 @@ impl Shape {
                 max: schema["maximum"].as_f64().unwrap_or(f64::MAX),
             }),
             (_, "socket-address") => Self::Address,
+            (_, "secret-source") => Self::Secret,
             (_, "byte-size") => {
                 Self::Size(bounds(schema, ByteSize::bytes(0), SIZE_MAX, |text| text.parse().ok()))
             }
@@ -126,6 +129,7 @@ impl Shape {
             Self::Text | Self::Choice(_) => "a string",
             Self::Switch => "`true` or `false`",
             Self::Address => "an address and a port in quotes",
+            Self::Secret => "the place of a secret",
             Self::Size(_) => "a size in quotes",
             Self::Duration(_) => "a duration in quotes",
             Self::Integer(_) => "an integer",

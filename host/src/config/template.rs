@@ -77,8 +77,10 @@ pub fn template() -> String {
             comment(&mut out, "", &facts);
             _ = writeln!(out, "# {} = {}", field.name, default_or_example(field));
         }
-        if section.is_free {
-            out.push_str("# key = \"value\"\n");
+        match section.entry {
+            Some(Shape::Secret) => out.push_str("# secret = \"env:VARIABLE\"\n"),
+            Some(_) => out.push_str("# key = \"value\"\n"),
+            None => {}
         }
     });
     out
@@ -119,8 +121,8 @@ struct Section<'a> {
     fields: &'a [&'a Field],
     /// Whether its name is the user's to choose.
     is_example: bool,
-    /// Whether its keys are the user's to choose.
-    is_free: bool,
+    /// What stands under each of its keys, where these are the user's to choose.
+    entry: Option<&'a Shape>,
 }
 
 /// Visits `shape` and every table in it, outermost first.
@@ -138,7 +140,7 @@ fn table(
                 .iter()
                 .partition(|field| matches!(field.shape, Shape::Table(_) | Shape::Map(_)));
             if !fields.is_empty() {
-                visit(&Section { path, docs, fields: &fields, is_example, is_free: false });
+                visit(&Section { path, docs, fields: &fields, is_example, entry: None });
             }
             for field in tables {
                 table(&field.shape, &extended(&field.name), &field.docs, is_example, visit);
@@ -147,7 +149,9 @@ fn table(
         Shape::Map(entry) if matches!(**entry, Shape::Table(_)) => {
             table(entry, &extended("NAME"), docs, true, visit);
         }
-        Shape::Map(_) => visit(&Section { path, docs, fields: &[], is_example, is_free: true }),
+        Shape::Map(entry) => {
+            visit(&Section { path, docs, fields: &[], is_example, entry: Some(entry) });
+        }
         _ => {}
     }
 }
@@ -173,6 +177,7 @@ fn kind(shape: &Shape) -> String {
             return words.join(" or ");
         }
         Shape::Address => "address and port",
+        Shape::Secret => "place of a secret",
         Shape::Size(_) => "size",
         Shape::Duration(_) => "duration",
         Shape::Integer(_) => "integer",

@@ -140,6 +140,7 @@ fn variables_win_over_the_file() {
             ("CACHECLUSTER_PLUGINS__MY_DICT__NETWORK__HTTP", "['https://a']"),
             ("CACHECLUSTER_PLUGINS__MY_DICT__CONFIG__SERVER", "a:1"),
             ("CACHECLUSTER_PLUGINS__MY_DICT__CONFIG__RETRIES", "3"),
+            ("CACHECLUSTER_PLUGINS__MY_DICT__SECRETS__TOKEN", "env:API_TOKEN"),
             ("CACHECLUSTER_LOG", "debug"),
             ("CACHECLUSTER_CONFIG", "elsewhere"),
             ("HTTP__LISTEN", "x"),
@@ -157,6 +158,22 @@ fn variables_win_over_the_file() {
     assert_eq!(plugin.network.http, ["https://a"]);
     assert_eq!(plugin.config["server"], "a:1");
     assert_eq!(plugin.config["retries"], "3");
+    assert_eq!(plugin.secrets["token"], "env:API_TOKEN");
+}
+
+#[test]
+fn no_report_shows_the_value_of_a_secret() {
+    for (name, value) in [
+        ("CACHECLUSTER_PLUGINS__MY_DICT__SECRETS__TOKEN", "hunter2"),
+        ("CACHECLUSTER_PLUGINS__MY_DICT__SECRETS", "hunter2"),
+        ("CACHECLUSTER_PLUGINS__MY_DICT__SECRET__TOKEN", "hunter2"),
+        ("CACHECLUSTER_PLUGINS_MY_DICT__SECRETS__TOKEN", "hunter2"),
+    ] {
+        let said = read(SMALL, &[(name, value)]).expect_err(name).to_string();
+        assert!(said.contains(name) && !said.contains("hunter2"), "{said}");
+    }
+    let said = fs::read_to_string(golden("secrets.txt")).expect("the golden file");
+    assert!(!said.contains("hunter"), "{said}");
 }
 
 #[test]

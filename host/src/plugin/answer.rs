@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 
-use super::{bindings::types, fault::guest_text};
+use super::bindings::types;
 use crate::{
     group::{FillError, Outcome},
     value::{Freshness, Head, Value},
@@ -140,7 +140,8 @@ fn content_type(text: &str) -> Result<HeaderValue, String> {
     let is_legal = !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~'));
     match HeaderValue::from_str(text) {
         Ok(value) if is_legal => Ok(value),
-        _ => Err(format!("its content-type is not a media type: `{}`", guest_text(text))),
+        // Not repeated: a guest could put a secret there.
+        _ => Err("its content-type is not a media type in printable ASCII".to_owned()),
     }
 }
 
@@ -151,19 +152,19 @@ fn fresh(freshness: &types::Freshness) -> Freshness {
     }
 }
 
-/// The guest's own error as the cache knows it.
+/// The guest's own error, its words made fit for logs, as the cache knows it.
 pub(super) fn error(error: types::Error) -> FillError {
     match error {
-        types::Error::InvalidKey(text) => FillError::InvalidKey(guest_text(&text)),
-        types::Error::Denied(text) => FillError::Denied(guest_text(&text)),
+        types::Error::InvalidKey(text) => FillError::InvalidKey(text),
+        types::Error::Denied(text) => FillError::Denied(text),
         types::Error::Unavailable(unavailable) => FillError::Unavailable {
-            message: guest_text(&unavailable.message),
+            message: unavailable.message,
             retry_after: unavailable.retry_after.map(Duration::from_nanos),
         },
         types::Error::TimedOut => {
             FillError::TimedOut("the plugin gave up waiting for its origin".to_owned())
         }
-        types::Error::Internal(text) => FillError::Internal(guest_text(&text)),
+        types::Error::Internal(text) => FillError::Internal(text),
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use super::{
     egress::Egress,
     imports::{GuestLog, GuestMetrics},
+    secrets::Secrets,
 };
 use crate::{
     config::{self, Limits},
@@ -22,6 +23,8 @@ pub(super) struct Environment {
     pub(super) limits: Limits,
     /// The plugin's own settings.
     pub(super) config: BTreeMap<String, String>,
+    /// Those of its settings that are secret.
+    pub(super) secrets: Arc<Secrets>,
     /// Groups the plugin may read.
     pub(super) readable: BTreeSet<String>,
     /// Weak, because groups hold plugins.
@@ -40,6 +43,7 @@ impl Environment {
     /// What a plugin is granted by `settings`.
     pub(super) fn new(
         settings: &config::Plugin,
+        secrets: Arc<Secrets>,
         groups: Weak<Groups>,
         log: Arc<GuestLog>,
         metrics: Arc<GuestMetrics>,
@@ -48,11 +52,29 @@ impl Environment {
         Self {
             limits: settings.limits.clone(),
             config: settings.config.clone(),
+            secrets,
             readable: settings.cache.read.iter().cloned().collect(),
             groups,
             log,
             metrics,
             egress,
+            memory: Arc::default(),
+            killed: AtomicBool::new(false),
+        }
+    }
+
+    /// What another generation with the same settings is given: nothing is read anew, so
+    /// that nothing can be missing by now.
+    pub(super) fn renewed(&self) -> Self {
+        Self {
+            limits: self.limits.clone(),
+            config: self.config.clone(),
+            secrets: Arc::clone(&self.secrets),
+            readable: self.readable.clone(),
+            groups: self.groups.clone(),
+            log: Arc::clone(&self.log),
+            metrics: Arc::clone(&self.metrics),
+            egress: Arc::clone(&self.egress),
             memory: Arc::default(),
             killed: AtomicBool::new(false),
         }

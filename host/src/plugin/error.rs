@@ -144,6 +144,14 @@ pub enum Problem {
     /// The settings grant something that is not understood.
     #[error("{0}")]
     Grant(String),
+    /// A secret that the settings name is not where they say.
+    #[error("`secrets.{name}`: {reason}")]
+    Secret {
+        /// The plugin's name for it.
+        name: String,
+        /// What is wrong, and what would help.
+        reason: String,
+    },
     /// An instance cannot be made within the plugin's limits.
     #[error("a first instance failed: {0}")]
     Instantiate(String),

@@ -113,7 +113,7 @@ impl Instance {
         };
         match instance.init(deadline).await {
             Ok(Ok(())) => Ok(instance),
-            Ok(Err(message)) => Err(CreateError::InitError(guest_text(&message))),
+            Ok(Err(message)) => Err(CreateError::InitError(instance.words(&message))),
             Err(fault) => Err(CreateError::Init(fault)),
         }
     }
@@ -135,7 +135,7 @@ impl Instance {
         let call = lifecycle.cachecluster_plugin_lifecycle().call_check(&mut self.store);
         let result = within(deadline, cpu.measure(call)).await;
         result
-            .map(|checked| checked.map_err(|message| guest_text(&message)))
+            .map(|checked| checked.map_err(|message| self.words(&message)))
             .map_err(|error| settle(&self.store, error))
     }
 
@@ -154,7 +154,9 @@ impl Instance {
         let call = getter.call_get(&mut self.store, key, Resource::new_borrow(lent));
         let result = within(deadline, cpu.measure(call)).await;
         self.take_back(lent);
-        result.map_err(|error| settle(&self.store, error))
+        let answer = result.map_err(|error| settle(&self.store, error))?;
+        let refused = self.store.data().notes.take();
+        Ok(answer.map_err(|error| self.told(error, refused.as_deref())))
     }
 
     /// Gets several keys by `deadline`; `None` where the plugin cannot.
@@ -176,7 +178,42 @@ impl Instance {
         let call = getter.call_get_many(&mut self.store, keys, Resource::new_borrow(lent));
         let result = within(deadline, cpu.measure(call)).await;
         self.take_back(lent);
-        Some(result.map_err(|error| settle(&self.store, error)))
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => return Some(Err(settle(&self.store, error))),
+        };
+        let refused = self.store.data().notes.take();
+        let told = |error| self.told(error, refused.as_deref());
+        let each = |answer: Answer| answer.map_err(told);
+        Some(Ok(match answers {
+            Ok(answers) => Ok(answers.into_iter().map(each).collect()),
+            Err(error) => Err(told(error)),
+        }))
+    }
+
+    /// The guest's own words, as others may read them.
+    fn words(&self, text: &str) -> String {
+        guest_text(&self.store.data().environment.secrets.redact(text))
+    }
+
+    /// The guest's error in [its words](Self::words), and what the call was `refused`.
+    fn told(&self, error: types::Error, refused: Option<&str>) -> types::Error {
+        let words = |text: &str| match refused {
+            Some(refused) => format!("{} ({refused})", self.words(text)),
+            None => self.words(text),
+        };
+        match error {
+            types::Error::InvalidKey(text) => types::Error::InvalidKey(self.words(&text)),
+            types::Error::Denied(text) => types::Error::Denied(words(&text)),
+            types::Error::Internal(text) => types::Error::Internal(words(&text)),
+            types::Error::Unavailable(unavailable) => {
+                types::Error::Unavailable(types::Unavailable {
+                    message: words(&unavailable.message),
+                    retry_after: unavailable.retry_after,
+                })
+            }
+            types::Error::TimedOut => types::Error::TimedOut,
+        }
     }
 
     fn lend(&mut self, context: CallContext) -> Result<u32, Fault> {

@@ -27,6 +27,7 @@ use super::{
     generation::{Generation, Parts},
     imports::{Families, GuestLog, GuestMetrics},
     reload::{Lookout, Shelf},
+    secrets::Secrets,
     store::State,
 };
 use crate::{
@@ -128,7 +129,7 @@ impl Loader {
         running: Option<&Generation>,
     ) -> Result<Generation, Problem> {
         // Settings that cannot be used are found out before anything is compiled.
-        let environment = self.environment(identity, recipe)?;
+        let environment = self.environment(identity, recipe).await?;
         let (component, digest) = match code {
             Code::Compiled(component, digest) => (component, digest),
             Code::Source(source) => {
@@ -150,25 +151,39 @@ impl Loader {
         old: &Generation,
         running: &Generation,
     ) -> Result<Generation, Problem> {
-        let environment = self.environment(identity, &running.recipe)?;
+        let environment = Arc::new(running.environment.renewed());
         let compiled = (old.component.clone(), old.digest.clone());
         self.link(identity, &running.recipe, compiled, environment, Some(running))
     }
 
-    fn environment(
+    /// What a generation of `recipe` is given, its secrets read anew.
+    async fn environment(
         &self,
         identity: &Identity,
         recipe: &Recipe,
     ) -> Result<Arc<Environment>, Problem> {
-        let settings = &recipe.settings;
-        let egress = Egress::new(&identity.name, &settings.network).map_err(Problem::Grant)?;
-        Ok(Arc::new(Environment::new(
-            settings,
-            self.groups.clone(),
-            Arc::clone(&identity.log),
-            Arc::clone(&identity.guest_metrics),
-            Arc::new(egress),
-        )))
+        let (identity, recipe, groups) = (identity.clone(), recipe.clone(), self.groups.clone());
+        let reading = move || {
+            let settings = &recipe.settings;
+            let secrets = Arc::new(Secrets::read(settings, &recipe.base_dir)?);
+            let egress = Egress::new(
+                &identity.name,
+                settings,
+                &recipe.base_dir,
+                Arc::clone(&secrets),
+                &identity.metrics,
+            )
+            .map_err(Problem::Grant)?;
+            Ok(Arc::new(Environment::new(
+                settings,
+                secrets,
+                groups,
+                identity.log,
+                identity.guest_metrics,
+                Arc::new(egress),
+            )))
+        };
+        self.fills.spawn_blocking(reading).await.map_err(|error| abandoned(&error))?
     }
 
     fn link(

@@ -13,7 +13,7 @@
 //! - `pool`, `admission`, `getter`: many of them as the [`crate::group::Getter`] of a group.
 //! - `reload`: how another version takes the place of the one that serves.
 //! - `answer`, `fault`, `tally`: what comes back, checked and put into words.
-//! - `imports`, `egress`: what a guest may call, and reach.
+//! - `imports`, `egress`, `secrets`: what a guest may call, reach, and know.
 //!
 //! Invariants:
 //! - a call that traps, stalls, exits or floods costs one fill an error and one
@@ -41,6 +41,7 @@ mod loader;
 mod pool;
 mod private_dir;
 mod reload;
+mod secrets;
 mod status;
 mod store;
 mod tally;

@@ -28,7 +28,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
-    egress::{HttpHooks, OpenLookups},
+    egress::{CallNotes, Gate, HttpHooks, OpenSockets},
     environment::Environment,
     imports,
     limiter::Limiter,
@@ -70,7 +70,9 @@ pub(super) struct State {
     pub(super) wasi: WasiCtx,
     pub(super) http: WasiHttpCtx,
     pub(super) hooks: HttpHooks,
-    pub(super) lookups: OpenLookups,
+    pub(super) sockets: OpenSockets,
+    /// What the call under way was refused.
+    pub(super) notes: CallNotes,
     /// When the call under way ends at the latest.
     pub(super) deadline: Instant,
     pub(super) cpu: CpuMeter,
@@ -98,13 +100,16 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
     let mut http = WasiHttpCtx::new();
     http.set_field_size_limit(HTTP_FIELDS_MAX);
 
+    let (egress, notes) = (&environment.egress, CallNotes::default());
+    let gate = Gate::new(Arc::clone(egress), notes.clone());
     let state = State {
         limiter: Limiter::new(limits.memory.as_usize(), Arc::clone(&environment.memory)),
         table,
-        wasi: imports::wasi(&environment),
+        wasi: imports::wasi(&environment, gate.clone()),
         http,
-        hooks: HttpHooks::new(Arc::clone(&environment.egress)),
-        lookups: OpenLookups::default(),
+        hooks: HttpHooks::new(Arc::clone(egress), notes.clone()),
+        sockets: OpenSockets::new(gate),
+        notes,
         deadline: Instant::now(),
         cpu: CpuMeter::default(),
         environment,
@@ -134,6 +139,7 @@ pub(super) fn begin_call(store: &mut Store<State>, deadline: Instant, answers: u
     let state = store.data_mut();
     state.deadline = deadline;
     state.hooks.deadline = deadline;
+    state.sockets.begin_call(&state.environment.egress, answers);
     state.cpu.reset();
     // The deadline is absolute: that of an idle store has long passed.
     store.set_epoch_deadline(1);

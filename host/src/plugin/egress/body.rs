@@ -3,49 +3,117 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
 use wasmtime_wasi_http::Error;
 
-use super::http::translate;
+use super::{
+    dial::Origin,
+    http::translate,
+    pool::{Connection, Pool},
+};
+
+/// Time that a guest may spend waiting for a body before its rate is looked at: a slow
+/// start is no slow origin.
+const RATE_GRACE: Duration = Duration::from_secs(10);
+
+/// What a response's body must keep within.
+pub(super) struct Bounds {
+    /// Bytes that may still come.
+    pub(super) left: u64,
+    /// When it ends at the latest.
+    pub(super) deadline: Instant,
+    /// The longest pause.
+    pub(super) between_bytes: Option<Duration>,
+    /// Bytes a second that must come on average while somebody waits for them; zero for
+    /// any.
+    pub(super) rate_min: u64,
+}
+
+/// The connection of an exchange under way. It is kept for another one if the response
+/// is read to its end, and else closed.
+pub(super) struct Lease {
+    pub(super) pool: Arc<Pool>,
+    pub(super) origin: Origin,
+    pub(super) connection: Connection,
+    /// Counts the exchange as under way.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    fn end(self) {
+        self.pool.keep(self.origin, self.connection);
+    }
+}
 
 /// A response's body, which ends at a size, at the deadline, or when its sender falls
-/// silent. The connection goes with it.
+/// silent or trickles. The connection goes with it.
 pub(super) struct Bounded {
-    body: Option<reqwest::Body>,
-    left: u64,
+    body: Option<Incoming>,
+    lease: Option<Lease>,
+    bounds: Bounds,
     overdue: Pin<Box<Sleep>>,
-    deadline: Instant,
-    between_bytes: Option<Duration>,
-    /// Counts the exchange as under way.
-    _permit: OwnedSemaphorePermit,
+    /// Since when somebody waits for the next frame.
+    waiting: Option<Instant>,
+    /// How long was waited for all frames before.
+    waited: Duration,
+    received: u64,
 }
 
 impl Bounded {
-    /// `body` with up to `left` bytes, by `deadline` and with no pause longer than
-    /// `between_bytes`.
-    pub(super) fn new(
-        body: reqwest::Body,
-        left: u64,
-        deadline: Instant,
-        between_bytes: Option<Duration>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        let overdue = Box::pin(sleep_until(frame_deadline(deadline, between_bytes)));
-        Self { body: Some(body), left, overdue, deadline, between_bytes, _permit: permit }
+    pub(super) fn new(body: Incoming, bounds: Bounds, lease: Lease) -> Self {
+        let mut bounded = Self {
+            overdue: Box::pin(sleep_until(bounds.deadline)),
+            bounds,
+            body: Some(body),
+            lease: Some(lease),
+            waiting: None,
+            waited: Duration::ZERO,
+            received: 0,
+        };
+        bounded.end_if_read();
+        bounded
+    }
+
+    /// When the frame that somebody begins to wait for at `now` is overdue.
+    fn due(&self, now: Instant) -> Instant {
+        let Bounds { deadline, between_bytes, rate_min, .. } = self.bounds;
+        let mut due = deadline;
+        if let Some(silent) = between_bytes.and_then(|pause| now.checked_add(pause)) {
+            due = due.min(silent);
+        }
+        if let Some(millis) = self.received.saturating_mul(1_000).checked_div(rate_min) {
+            let allowed = RATE_GRACE.saturating_add(Duration::from_millis(millis));
+            let slow = now.checked_add(allowed.saturating_sub(self.waited));
+            due = slow.map_or(due, |slow| due.min(slow));
+        }
+        due
     }
 
     fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.body = None;
+        self.lease = None;
         Poll::Ready(Some(Err(error)))
+    }
+
+    /// Hands the connection back as soon as nothing more comes over it: a guest that
+    /// knows the length may not ask for the end.
+    fn end_if_read(&mut self) {
+        if self.body.as_ref().is_some_and(Body::is_end_stream)
+            && let Some(lease) = self.lease.take()
+        {
+            lease.end();
+        }
     }
 }
 
@@ -58,24 +126,33 @@ impl Body for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
-        let frame = match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.overdue.as_mut().poll(cx));
-                return self.fail(Error::ConnectionReadTimeout);
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            if self.waiting.is_none() {
+                let now = Instant::now();
+                self.waiting = Some(now);
+                let due = self.due(now);
+                self.overdue.as_mut().reset(due);
             }
+            ready!(self.overdue.as_mut().poll(cx));
+            return self.fail(Error::ConnectionReadTimeout);
         };
+        if let Some(since) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
         match frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let Some(left) = self.left.checked_sub(bytes) else {
+                let Some(left) = self.bounds.left.checked_sub(bytes) else {
                     return self.fail(Error::HttpResponseBodySize(None));
                 };
-                self.left = left;
-                if self.between_bytes.is_some() {
-                    let next = frame_deadline(self.deadline, self.between_bytes);
-                    self.overdue.as_mut().reset(next);
+                self.bounds.left = left;
+                self.received = self.received.saturating_add(bytes);
+                if frame.is_trailers()
+                    && let Some(lease) = self.lease.take()
+                {
+                    lease.end();
                 }
+                self.end_if_read();
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -84,6 +161,9 @@ impl Body for Bounded {
             }
             None => {
                 self.body = None;
+                if let Some(lease) = self.lease.take() {
+                    lease.end();
+                }
                 Poll::Ready(None)
             }
         }
@@ -96,11 +176,4 @@ impl Body for Bounded {
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
-}
-
-/// When the next frame is due.
-pub(super) fn frame_deadline(deadline: Instant, between_bytes: Option<Duration>) -> Instant {
-    between_bytes
-        .and_then(|between| Instant::now().checked_add(between))
-        .map_or(deadline, |next| next.min(deadline))
 }

@@ -1,54 +1,51 @@
 //! `wasi:http` under the plugin's grants.
 //!
 //! Wasmtime's own sender connects to whatever a name resolves to, so requests take
-//! this way instead: the origin is compared with the grants, then a client of the
-//! plugin's own sends the request. That client looks names up through a resolver that
-//! drops addresses which may not be dialled, and dials what the resolver gave it:
-//! there is no second lookup whose answer could differ.
+//! this way instead: the origin is compared with the grants; the exchange waits for its
+//! turn; then it takes an unused connection of this plugin's own to the same origin, or
+//! dials one through the checks of `dial`.
 //!
-//! Redirects are handed to the guest, whose next request is checked like the first.
+//! No proxy of the environment is asked, no redirect is followed and no body decoded:
+//! a redirect is handed to the guest, whose next request is checked like the first.
 
-use std::{error::Error as StdError, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{error::Error as StdError, future::Future, io, sync::Arc, time::Duration};
 
-use http::{HeaderName, Request, Response, header};
-use http_body::Body;
-use http_body_util::{BodyDataStream, BodyExt};
-use reqwest::{
-    Client, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect,
-};
-use rustls::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::time::{Instant, timeout_at};
-use tracing::warn;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use url::Url;
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
     WasiHttpHooks,
 };
 
-use super::{AddressFilter, Denials, Egress, body::Bounded, grant};
+use super::{
+    CallNotes, Egress,
+    body::{Bounded, Lease},
+    dial::{DialError, Origin},
+    pool::Connection,
+    target,
+};
+use crate::config::grants::Host;
 
-/// Time to connect, TLS included. A host that takes longer is down for a cache.
+/// Time to connect, the lookup and TLS included. A host that takes longer is down for a
+/// cache.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time an unused connection is kept: servers close theirs after a minute or so.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-
-/// Unused connections kept for one host.
-const IDLE_PER_HOST: usize = 16;
 
 /// What a guest may not set beside wasmtime's own list: headers that belong to a
 /// connection, and those that metadata services ask for.
-const FORBIDDEN_HEADERS: [HeaderName; 7] = [
+const FORBIDDEN_HEADERS: [HeaderName; 5] = [
     header::TE,
     header::TRAILER,
     HeaderName::from_static("metadata"),
     HeaderName::from_static("metadata-flavor"),
-    HeaderName::from_static("x-aws-ec2-metadata-token"),
-    HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds"),
     HeaderName::from_static("x-google-metadata-request"),
 ];
+
+/// How the names of further ones begin.
+const FORBIDDEN_PREFIX: &str = "x-aws-ec2-metadata-token";
 
 type Answer =
     Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
@@ -56,13 +53,14 @@ type Answer =
 /// Sends the requests of one instance.
 pub(in crate::plugin) struct HttpHooks {
     egress: Arc<Egress>,
+    notes: CallNotes,
     /// When the call under way ends, and every exchange with it.
     pub(in crate::plugin) deadline: Instant,
 }
 
 impl HttpHooks {
-    pub(in crate::plugin) fn new(egress: Arc<Egress>) -> Self {
-        Self { egress, deadline: Instant::now() }
+    pub(in crate::plugin) fn new(egress: Arc<Egress>, notes: CallNotes) -> Self {
+        Self { egress, notes, deadline: Instant::now() }
     }
 }
 
@@ -77,11 +75,11 @@ impl WasiHttpHooks for HttpHooks {
         options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Answer> + Send> {
-        let (egress, deadline) = (Arc::clone(&self.egress), self.deadline);
+        let (egress, notes) = (Arc::clone(&self.egress), self.notes.clone());
+        let timing = Timing::new(options.unwrap_or_default(), self.deadline);
         Box::new(async move {
-            let timing = Timing::new(options.unwrap_or_default(), deadline);
-            let response = exchange(&egress, request, &timing).await?;
-            // The client drives its connections by itself.
+            let response = exchange(&egress, request, &timing, &notes).await?;
+            // A connection drives itself.
             let io: Box<dyn Future<Output = Result<(), Error>> + Send> =
                 Box::new(std::future::ready(Ok(())));
             Ok((response, io))
@@ -90,12 +88,16 @@ impl WasiHttpHooks for HttpHooks {
 }
 
 fn is_forbidden(name: &HeaderName) -> bool {
-    DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN_HEADERS.contains(name)
+    DEFAULT_FORBIDDEN_HEADERS.contains(name)
+        || FORBIDDEN_HEADERS.contains(name)
+        || name.as_str().starts_with(FORBIDDEN_PREFIX)
 }
 
 /// The guest's timeouts, none of them beyond the call's deadline.
 struct Timing {
     deadline: Instant,
+    connect: Duration,
+    /// When the response's head is there.
     response: Instant,
     between_bytes: Option<Duration>,
 }
@@ -108,247 +110,300 @@ impl Timing {
             .first_byte_timeout
             .and_then(|first_byte| now.checked_add(connect.saturating_add(first_byte)))
             .map_or(deadline, |response| response.min(deadline));
-        Self { deadline, response, between_bytes: options.between_bytes_timeout }
+        Self { deadline, connect, response, between_bytes: options.between_bytes_timeout }
     }
 }
 
+/// One request and its response, whose body is still to come.
 async fn exchange(
     egress: &Arc<Egress>,
     request: Request<WasiBody>,
     timing: &Timing,
+    notes: &CallNotes,
 ) -> Result<Response<WasiBody>, Error> {
     let (parts, body) = request.into_parts();
-    let url = Url::parse(&parts.uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
-    let client = permitted(egress, &url)?;
-    let permit = Arc::clone(&egress.in_flight)
-        .try_acquire_owned()
-        .map_err(|_| Error::ConnectionLimitReached)?;
+    let (origin, url) = permitted(egress, &parts.uri).map_err(|refused| refused.noted(notes))?;
+    let request = outgoing(parts, body, &origin, &url)?;
 
-    let mut outgoing = reqwest::Request::new(parts.method, url);
-    // The client writes `Host` from the URL, which is what was checked.
-    let headers = parts.headers.iter().filter(|(name, _)| !is_forbidden(name));
-    *outgoing.headers_mut() = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-    if !body.is_end_stream() {
-        *outgoing.body_mut() = Some(reqwest::Body::wrap_stream(BodyDataStream::new(body)));
-    }
-
-    let response = timeout_at(timing.response, client.execute(outgoing))
-        .await
-        .map_err(|_| Error::HttpResponseTimeout)?
-        .map_err(|error| translate(&error))?;
-    if response.content_length().is_some_and(|length| length > egress.response_max) {
-        return Err(Error::HttpResponseBodySize(response.content_length()));
-    }
-    Ok(Response::from(response).map(|body| {
-        Bounded::new(body, egress.response_max, timing.deadline, timing.between_bytes, permit)
-            .boxed_unsync()
-    }))
-}
-
-/// The client for `url`, if the grants cover it.
-fn permitted<'a>(egress: &'a Egress, url: &Url) -> Result<&'a Client, Error> {
-    if !url.username().is_empty() || url.password().is_some() {
-        // Credentials in a URL end up in logs; a header carries them as well.
-        return Err(Error::HttpRequestUriInvalid);
-    }
-    let host = url.host_str().map(grant::plain_host).filter(|host| !host.is_empty());
-    let Some(host) = host else { return Err(Error::HttpRequestUriInvalid) };
-    if grant::is_metadata_name(&host) {
-        egress.denials.never(&host);
-        return Err(Error::HttpRequestDenied);
-    }
-    let granted = egress.http_grants.iter().any(|grant| grant.covers(url));
-    let (true, Some(client)) = (granted, &egress.client) else {
-        egress.denials.http(&url.origin().ascii_serialization());
-        return Err(Error::HttpRequestDenied);
+    let Some(due) = egress.turn(timing.response) else {
+        notes.add(egress.denials.too_fast());
+        return Err(Error::ConnectionLimitReached);
     };
-    // A literal never reaches the client's resolver.
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        egress.filter.check(ip).map_err(|refusal| {
-            egress.denials.address(&host, &refusal);
-            Error::DestinationIpProhibited
-        })?;
-    }
-    Ok(client)
-}
-
-/// A client for one plugin, whose connections no other plugin uses.
-pub(super) fn client(filter: Arc<AddressFilter>, denials: Arc<Denials>) -> Result<Client, String> {
-    Client::builder()
-        .tls_backend_preconfigured(tls()?)
-        .dns_resolver(Arc::new(FilteredResolver { filter, denials }))
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .http1_only()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST)
-        .build()
-        .map_err(|error| format!("cannot set up the HTTP client: {error}"))
-}
-
-/// TLS that trusts what this machine trusts. The provider is named here rather than
-/// installed for the process, which may embed us beside another one.
-fn tls() -> Result<ClientConfig, String> {
-    let problem = |error: rustls::Error| format!("cannot set up TLS: {error}");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = || {
-        ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(problem)
+    sleep_until(due).await;
+    let place = timeout_at(timing.response, Arc::clone(&egress.places).acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
+        notes.add(egress.denials.too_many());
+        return Err(Error::ConnectionLimitReached);
     };
-    match builder()?.with_platform_verifier() {
-        Ok(builder) => Ok(builder.with_no_client_auth()),
-        Err(error) => {
-            warn!(%error, "This machine has no root certificates: https will fail, http works.");
-            let roots = rustls::RootCertStore::empty();
-            Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
+
+    let sent = timeout_at(timing.response, send(egress, &origin, request, timing, notes)).await;
+    let (response, connection) = sent.map_err(|_elapsed| Error::HttpResponseTimeout)??;
+    let length = response.body().size_hint().exact();
+    if length.is_some_and(|length| length > egress.response_max) {
+        return Err(Error::HttpResponseBodySize(length));
+    }
+    let lease = Lease { pool: Arc::clone(&egress.pool), origin, connection, _place: place };
+    let bounds = egress.bounds(timing.deadline, timing.between_bytes);
+    Ok(response.map(|body| Bounded::new(body, bounds, lease).boxed_unsync()))
+}
+
+/// Why a request is not sent: for the guest, and in words.
+#[derive(Debug)]
+struct Refused(Error, Option<String>);
+
+impl Refused {
+    fn noted(self, notes: &CallNotes) -> Error {
+        if let Some(text) = self.1 {
+            notes.add(text);
         }
+        self.0
     }
 }
 
-/// Looks names up and keeps the addresses that may be dialled.
-struct FilteredResolver {
-    filter: Arc<AddressFilter>,
-    denials: Arc<Denials>,
+/// The origin of `uri` and its URL, if the grants cover them.
+fn permitted(egress: &Egress, uri: &Uri) -> Result<(Origin, Url), Refused> {
+    let invalid = || Refused(Error::HttpRequestUriInvalid, None);
+    let url = Url::parse(&uri.to_string()).map_err(|_| invalid())?;
+    // Credentials in a URL end up in logs; a header carries them as well.
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    let (Some(host), Some(port)) = (target::host(&url), url.port_or_known_default()) else {
+        return Err(invalid());
+    };
+    if has_credentials || port == 0 {
+        return Err(invalid());
+    }
+    let origin = Origin { is_https: url.scheme() == "https", host, port };
+    if let Host::Name(name) = &origin.host
+        && target::is_metadata_name(name)
+    {
+        return Err(Refused(Error::HttpRequestDenied, Some(egress.denials.never(name))));
+    }
+    if !egress.http_grants.iter().any(|grant| target::covers(grant, &url)) {
+        let text = egress.denials.http(&origin.text());
+        return Err(Refused(Error::HttpRequestDenied, Some(text)));
+    }
+    Ok((origin, url))
 }
 
-/// A granted name has only addresses that may not be dialled.
-#[derive(Debug, thiserror::Error)]
-#[error("every address of the host is in a range that is not granted")]
-struct Prohibited;
+/// The request as it goes over the wire.
+fn outgoing(
+    parts: Parts,
+    body: WasiBody,
+    origin: &Origin,
+    url: &Url,
+) -> Result<Request<WasiBody>, Error> {
+    // A tunnel would carry what nobody can count.
+    if parts.method == Method::CONNECT {
+        return Err(Error::HttpRequestMethodInvalid);
+    }
+    let path = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
+    let headers = request.headers_mut();
+    // `Host` is what was checked, whatever the guest wrote.
+    let host = HeaderValue::from_str(&origin.authority());
+    headers.insert(header::HOST, host.map_err(|_| Error::HttpRequestUriInvalid)?);
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !is_forbidden(name)) {
+        headers.append(name.clone(), value.clone());
+    }
+    Ok(request)
+}
 
-/// A granted name does not resolve.
-#[derive(Debug, thiserror::Error)]
-#[error("the host's name does not resolve: {0}")]
-struct Unresolved(io::Error);
-
-impl Resolve for FilteredResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (filter, denials) = (Arc::clone(&self.filter), Arc::clone(&self.denials));
-        Box::pin(async move {
-            let host = name.as_str();
-            let found = tokio::net::lookup_host((host, 0)).await.map_err(Unresolved)?;
-            let mut refused = None;
-            let mut addresses = Vec::new();
-            for address in found {
-                match filter.check(address.ip()) {
-                    Ok(()) => addresses.push(address),
-                    Err(refusal) => refused = Some((address.ip(), refusal)),
-                }
-            }
-            if let (true, Some((ip, refusal))) = (addresses.is_empty(), refused) {
-                denials.address(&format!("{host} at {ip}"), &refusal);
-                return Err(Prohibited.into());
-            }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
+/// Sends `request` over an unused connection, or a new one.
+async fn send(
+    egress: &Egress,
+    origin: &Origin,
+    mut request: Request<WasiBody>,
+    timing: &Timing,
+    notes: &CallNotes,
+) -> Result<(Response<Incoming>, Connection), Error> {
+    // The origin may close an unused connection just when it is taken. What was not yet
+    // written then comes back, and goes over the next one; a new one is the last.
+    while let Some(mut connection) = egress.pool.take(origin) {
+        if !connection.is_ready().await {
+            continue;
+        }
+        match connection.send(request).await {
+            Ok(response) => return Ok((response, connection)),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(translate(&error.into_error())),
+            },
+        }
+    }
+    let deadline = Instant::now().checked_add(timing.connect).unwrap_or(timing.response);
+    let io = egress.dialer.connect(origin, deadline.min(timing.response)).await;
+    let io = io.map_err(|error| dialled(egress, origin, &error).noted(notes))?;
+    let mut connection = Connection::new(io).await.map_err(|error| translate(&error))?;
+    match connection.send(request).await {
+        Ok(response) => Ok((response, connection)),
+        Err(error) => Err(translate(&error.into_error())),
     }
 }
 
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
+/// Why there is no connection, for a guest and in words.
+fn dialled(egress: &Egress, origin: &Origin, error: &DialError) -> Refused {
+    let kind = match error {
+        DialError::Prohibited(text) => {
+            return Refused(Error::DestinationIpProhibited, Some(text.clone()));
         }
-        next = error.source();
-    }
-    None
+        DialError::Tls(tls) => {
+            let error = match tls {
+                rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
+                _ => Error::TlsProtocolError,
+            };
+            return Refused(error, Some(egress.denials.tls(&origin.text(), tls)));
+        }
+        DialError::Unresolved(_) => Error::DnsError { rcode: None, info_code: None },
+        DialError::TimedOut => Error::ConnectionTimeout,
+        DialError::Unreachable(error) | DialError::Broken(error) => io_error(error),
+    };
+    Refused(kind, None)
 }
 
-/// The client's error as a guest may see it.
-pub(super) fn translate(error: &reqwest::Error) -> Error {
-    if find::<Prohibited>(error).is_some() {
-        return Error::DestinationIpProhibited;
+fn io_error(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Error::ConnectionTerminated,
+        _ => Error::DestinationUnavailable,
     }
-    if find::<Unresolved>(error).is_some() {
-        return Error::DnsError { rcode: None, info_code: None };
-    }
-    if let Some(tls) = find::<rustls::Error>(error) {
-        return match tls {
-            rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
-            _ => Error::TlsProtocolError,
-        };
-    }
-    if error.is_timeout() {
-        return if error.is_connect() {
-            Error::ConnectionTimeout
-        } else {
-            Error::HttpResponseTimeout
-        };
-    }
-    match find::<io::Error>(error).map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
-        Some(io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            Error::ConnectionTerminated
+}
+
+/// The error of an exchange as a guest may see it.
+pub(super) fn translate(error: &hyper::Error) -> Error {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return io_error(io);
         }
-        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
-            Error::DestinationUnavailable
-        }
-        Some(io::ErrorKind::UnexpectedEof) => Error::HttpResponseIncomplete,
-        _ if error.is_connect() => Error::DestinationUnavailable,
-        _ => Error::HttpProtocolError,
+        source = cause.source();
+    }
+    if error.is_parse_too_large() {
+        Error::HttpResponseHeaderSectionSize(None)
+    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        Error::HttpResponseIncomplete
+    } else if error.is_timeout() {
+        Error::HttpResponseTimeout
+    } else {
+        Error::HttpProtocolError
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::body::frame_deadline, *};
+    use super::*;
     use crate::config::Network;
 
-    fn egress(http: &[&str], allow_private: &[&str]) -> Egress {
-        let text = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
-        let network =
-            Network { http: text(http), allow_private: text(allow_private), ..Network::default() };
-        Egress::new(&"p".into(), &network).expect("grants")
+    fn egress(http: &[&str]) -> Egress {
+        let http = http.iter().map(ToString::to_string).collect();
+        Egress::of(&Network { http, ..Network::default() })
     }
 
-    fn permitted_to(egress: &Egress, url: &str) -> Result<(), Error> {
-        permitted(egress, &Url::parse(url).expect(url)).map(drop)
+    fn permitted_to(egress: &Egress, url: &str) -> Result<Origin, Error> {
+        let uri = url.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
+        permitted(egress, &uri).map(|(origin, _)| origin).map_err(|refused| refused.0)
     }
 
     #[test]
-    fn only_granted_origins_get_a_client() {
-        let egress = egress(&["https://api.example.com", "http://10.0.0.5:8000"], &[]);
+    fn only_granted_origins_are_permitted() {
+        let egress = egress(&["https://api.example.com", "http://10.0.0.5:8000"]);
         assert!(permitted_to(&egress, "https://api.example.com/x").is_ok());
-        for url in ["http://api.example.com/", "https://example.com/", "http://169.254.169.254/"] {
-            assert!(matches!(permitted_to(&egress, url), Err(Error::HttpRequestDenied)), "{url}");
-        }
-        let private = permitted_to(&egress, "http://10.0.0.5:8000/");
-        assert!(matches!(private, Err(Error::DestinationIpProhibited)));
-    }
-
-    #[test]
-    fn credentials_in_a_url_are_refused() {
-        let egress = egress(&["https://api.example.com"], &[]);
-        for url in ["https://user@api.example.com/", "https://:secret@api.example.com/"] {
-            assert!(
-                matches!(permitted_to(&egress, url), Err(Error::HttpRequestUriInvalid)),
-                "{url}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_disguised_loopback_address_is_refused() {
-        let granted = ["http://127.0.0.1", "http://[::1]", "http://[::ffff:127.0.0.1]"];
-        let egress = egress(&granted, &[]);
-        for url in
-            ["http://2130706433/", "http://0x7f.1/", "http://[::1]/", "http://[::ffff:7f00:1]/"]
-        {
+        assert!(permitted_to(&egress, "http://10.0.0.5:8000/").is_ok());
+        for url in [
+            "http://api.example.com/",
+            "https://api.example.com:8443/",
+            "https://example.com/",
+            "https://x.api.example.com/",
+            "http://10.0.0.5/",
+            "http://169.254.169.254/",
+            "http://metadata.google.internal/",
+        ] {
             let result = permitted_to(&egress, url);
-            assert!(matches!(result, Err(Error::DestinationIpProhibited)), "{url}: {result:?}");
+            assert!(matches!(result, Err(Error::HttpRequestDenied)), "{url}: {result:?}");
         }
+    }
+
+    #[test]
+    fn tricks_with_the_authority_do_not_help() {
+        let egress = egress(&["https://api.example.com", "http://api.example.com"]);
+        for url in [
+            "https://user@api.example.com/",
+            "https://:secret@api.example.com/",
+            "https://api.example.com@evil.example/",
+            "https://api.example.com:443@evil.example/",
+            "https://evil.example\\@api.example.com/",
+            "https://api.example.com%00.evil.example/",
+            "https://api.example.com%2f.evil.example/",
+            "https://api.example.com%40evil.example/",
+            "https://evil.example#@api.example.com/",
+            "https://evil.example?@api.example.com/",
+            "https://api.example.com:0/",
+            "https://api.example.com:99999/",
+            "https://[api.example.com]/",
+            "https://api.example.com./../evil.example",
+            "ftp://api.example.com/",
+            "https:api.example.com/",
+        ] {
+            if let Ok(origin) = permitted_to(&egress, url) {
+                // What is taken leads to the granted host and nowhere else.
+                assert_eq!(origin.host, Host::Name("api.example.com".to_owned()), "{url}");
+            }
+        }
+        for url in ["https://user@api.example.com/", "https://api.example.com@evil.example/"] {
+            assert!(permitted_to(&egress, url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn host_and_path_are_those_of_the_url() {
+        let egress = egress(&["http://api.example.com"]);
+        let guests = Request::builder()
+            .method("GET")
+            .uri("http://API.Example.com./a//b/%2F?q=%C3%A9")
+            .header("host", "evil.example")
+            .header("metadata-flavor", "Google")
+            .header("x-aws-ec2-metadata-token-ttl-seconds", "60")
+            .header("accept", "a")
+            .header("accept", "b")
+            .body(())
+            .expect("a request");
+        let (parts, ()) = guests.into_parts();
+        let (origin, url) = permitted(&egress, &parts.uri).expect("permitted");
+        let empty = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = outgoing(parts, empty, &origin, &url).expect("a request");
+        assert_eq!(request.uri(), "/a//b/%2F?q=%C3%A9");
+        let headers: Vec<_> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(
+            headers,
+            [("host", &b"api.example.com"[..]), ("accept", b"a"), ("accept", b"b")]
+        );
     }
 
     #[test]
     fn a_guest_sets_no_headers_of_the_connection_or_of_metadata_services() {
-        for name in ["connection", "host", "te", "transfer-encoding", "metadata-flavor", "metadata"]
-        {
+        for name in [
+            "connection",
+            "host",
+            "te",
+            "transfer-encoding",
+            "proxy-authorization",
+            "metadata-flavor",
+            "metadata",
+            "x-aws-ec2-metadata-token",
+            "x-aws-ec2-metadata-token-ttl-seconds",
+        ] {
             assert!(is_forbidden(&HeaderName::from_static(name)), "{name}");
         }
         assert!(!is_forbidden(&header::AUTHORIZATION));
@@ -358,15 +413,12 @@ mod tests {
     async fn no_timeout_goes_beyond_the_calls_deadline() {
         let deadline = Instant::now() + Duration::from_secs(1);
         let patient = RequestOptions {
+            connect_timeout: Some(Duration::MAX),
             first_byte_timeout: Some(Duration::MAX),
             between_bytes_timeout: Some(Duration::from_hours(1)),
-            ..RequestOptions::default()
         };
         let timing = Timing::new(patient, deadline);
-        assert_eq!(
-            (timing.response, frame_deadline(timing.deadline, timing.between_bytes)),
-            (deadline, deadline)
-        );
+        assert_eq!((timing.response, timing.connect), (deadline, CONNECT_TIMEOUT));
         let hasty = RequestOptions {
             connect_timeout: Some(Duration::ZERO),
             first_byte_timeout: Some(Duration::from_millis(10)),

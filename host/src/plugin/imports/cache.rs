@@ -22,7 +22,7 @@ const MEMORY_SHARE: usize = 4;
 impl State {
     fn readable(&self, group: &str) -> Result<Arc<Group>, CacheError> {
         if !self.environment.readable.contains(group) {
-            self.environment.egress.denials().cache(group);
+            self.notes.add(self.environment.egress.denials().cache(group));
             return Err(CacheError::Denied);
         }
         let groups = self.environment.groups.upgrade();

@@ -18,6 +18,7 @@ use wasmtime::Result;
 
 use crate::plugin::{
     bindings::contract::cachecluster::plugin::logging::{Host, Level},
+    secrets::Secrets,
     store::State,
     text::tidy,
 };
@@ -61,14 +62,22 @@ impl GuestLog {
         Self { plugin, bucket: Mutex::new(bucket), dropped: AtomicU64::new(0), dropped_total }
     }
 
-    /// Writes one record, or drops it when the plugin is over its rate.
-    pub(super) fn write(&self, level: Level, text: &str, fields: &[(String, String)]) {
+    /// Writes one record without the `secrets` in it, or drops it when the plugin is over
+    /// its rate.
+    pub(super) fn write(
+        &self,
+        level: Level,
+        text: &str,
+        fields: &[(String, String)],
+        secrets: &Secrets,
+    ) {
         if !is_enabled(level) || !self.admit() {
             return;
         }
         let plugin = &*self.plugin;
-        let text = tidy(text, MESSAGE_MAX);
-        let fields = join(fields);
+        // Before anything is cut: the rest of a secret would not be known for one.
+        let text = tidy(&secrets.redact(text), MESSAGE_MAX);
+        let fields = join(fields, secrets);
         let fields = (!fields.is_empty()).then_some(fields.as_str());
         match level {
             Level::Trace => trace!(plugin, text, fields, "From the plugin."),
@@ -109,7 +118,7 @@ impl GuestLog {
 }
 
 /// `fields` on one line, as `name="value"`.
-fn join(fields: &[(String, String)]) -> String {
+fn join(fields: &[(String, String)], secrets: &Secrets) -> String {
     use std::fmt::Write as _;
 
     let mut line = String::new();
@@ -117,8 +126,9 @@ fn join(fields: &[(String, String)]) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        let value = tidy(value, FIELD_VALUE_MAX).replace('"', "\\\"");
-        let written = write!(line, "{}=\"{value}\"", tidy(name, FIELD_NAME_MAX));
+        let name = tidy(&secrets.redact(name), FIELD_NAME_MAX);
+        let value = tidy(&secrets.redact(value), FIELD_VALUE_MAX).replace('"', "\\\"");
+        let written = write!(line, "{name}=\"{value}\"");
         debug_assert!(written.is_ok(), "writing to a string does not fail");
     }
     line
@@ -140,7 +150,8 @@ impl Host for State {
     }
 
     fn log(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
-        self.environment.log.write(level, &message, &fields);
+        let environment = &self.environment;
+        environment.log.write(level, &message, &fields, &environment.secrets);
         Ok(())
     }
 }
@@ -164,9 +175,9 @@ mod tests {
     fn a_record_carries_the_guests_text_in_fields_only() {
         let log = GuestLog::new("dict".into(), Counter::default());
         let text = logged(|| {
-            log.write(Level::Debug, "unheard", &[]);
+            log.write(Level::Debug, "unheard", &[], &Secrets::default());
             let fields = [("word".to_owned(), "a\"b".to_owned())];
-            log.write(Level::Warn, "line\nERROR forged", &fields);
+            log.write(Level::Warn, "line\nERROR forged", &fields, &Secrets::default());
         });
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.trim_start().starts_with("WARN"), "{text}");
@@ -177,8 +188,8 @@ mod tests {
     #[test]
     fn fields_cannot_forge_records() {
         let fields = [("a\n".to_owned(), "1\" level=\"error".to_owned())];
-        assert_eq!(join(&fields), r#"a\n="1\" level=\"error""#);
+        assert_eq!(join(&fields, &Secrets::default()), r#"a\n="1\" level=\"error""#);
         let many: Vec<_> = (0..100).map(|i| (format!("f{i}"), String::new())).collect();
-        assert_eq!(join(&many).matches('=').count(), FIELDS_MAX);
+        assert_eq!(join(&many, &Secrets::default()).matches('=').count(), FIELDS_MAX);
     }
 }

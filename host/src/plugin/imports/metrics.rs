@@ -7,6 +7,7 @@
 //! and every scrape.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,7 +22,10 @@ use wasmtime::Result;
 
 use crate::{
     metrics::Metrics,
-    plugin::{bindings::contract::cachecluster::plugin::metrics::Host, store::State, text::tidy},
+    plugin::{
+        bindings::contract::cachecluster::plugin::metrics::Host, secrets::Secrets, store::State,
+        text::tidy,
+    },
 };
 
 /// Metrics of one plugin: a plugin that measures itself well has a dozen.
@@ -131,7 +135,8 @@ impl GuestMetrics {
         Self { plugin, families, series: Mutex::default() }
     }
 
-    fn add(&self, name: &str, delta: u64, labels: Labels) {
+    fn add(&self, name: &str, delta: u64, labels: Labels, secrets: &Secrets) {
+        let Some(labels) = self.clean(name, labels, secrets) else { return };
         // OpenMetrics puts `_total` behind every counter's name by itself.
         let name = name.strip_suffix("_total").unwrap_or(name);
         match self.metric(Kind::Counter, name, labels) {
@@ -143,7 +148,8 @@ impl GuestMetrics {
         }
     }
 
-    fn record(&self, name: &str, value: f64, labels: Labels) {
+    fn record(&self, name: &str, value: f64, labels: Labels, secrets: &Secrets) {
+        let Some(labels) = self.clean(name, labels, secrets) else { return };
         if !value.is_finite() {
             return self.refuse(name, "its value is not a finite number");
         }
@@ -152,6 +158,21 @@ impl GuestMetrics {
             Ok(Metric::Counter(_)) => self.refuse(name, "it is a counter already"),
             Err(reason) => self.refuse(name, reason),
         }
+    }
+
+    /// `labels` with no secret in a value; none where a name would be one.
+    fn clean(&self, name: &str, mut labels: Labels, secrets: &Secrets) -> Option<Labels> {
+        let is_secret = |name: &str| matches!(secrets.redact(name), Cow::Owned(_));
+        if is_secret(name) || labels.iter().any(|(label, _)| is_secret(label)) {
+            self.refuse("[secret]", "its name, or that of a label, has a secret in it");
+            return None;
+        }
+        for (_, value) in &mut labels {
+            if let Cow::Owned(redacted) = secrets.redact(value) {
+                *value = redacted;
+            }
+        }
+        Some(labels)
     }
 
     fn metric(&self, kind: Kind, name: &str, mut labels: Labels) -> Result<Metric, &'static str> {
@@ -228,12 +249,14 @@ fn is_name(name: &str) -> bool {
 
 impl Host for State {
     fn counter_add(&mut self, name: String, delta: u64, labels: Labels) -> Result<()> {
-        self.environment.metrics.add(&name, delta, labels);
+        let environment = &self.environment;
+        environment.metrics.add(&name, delta, labels, &environment.secrets);
         Ok(())
     }
 
     fn histogram_record(&mut self, name: String, value: f64, labels: Labels) -> Result<()> {
-        self.environment.metrics.record(&name, value, labels);
+        let environment = &self.environment;
+        environment.metrics.record(&name, value, labels, &environment.secrets);
         Ok(())
     }
 }
@@ -255,10 +278,15 @@ mod tests {
         let node = Metrics::new();
         let families = Arc::new(Families::new(node.clone()));
         let dict = GuestMetrics::new("dict".into(), Arc::clone(&families));
-        dict.add("words_total", 2, label("kind", "noun"));
-        dict.add("words", 1, label("kind", "noun"));
-        GuestMetrics::new("other".into(), families).add("words", 5, label("kind", "verb"));
-        dict.record("parse_seconds", 0.5, Labels::new());
+        dict.add("words_total", 2, label("kind", "noun"), &Secrets::default());
+        dict.add("words", 1, label("kind", "noun"), &Secrets::default());
+        GuestMetrics::new("other".into(), families).add(
+            "words",
+            5,
+            label("kind", "verb"),
+            &Secrets::default(),
+        );
+        dict.record("parse_seconds", 0.5, Labels::new(), &Secrets::default());
         let text = node.encode();
         for line in [
             r#"cachecluster_guest_words_total{plugin="dict",kind="noun"} 3"#,
@@ -275,13 +303,13 @@ mod tests {
         let node = Metrics::new();
         let metrics = guest("p", &node);
         for i in 0..1_000 {
-            metrics.add("n", 1, label("key", &i.to_string()));
+            metrics.add("n", 1, label("key", &i.to_string()), &Secrets::default());
         }
         assert_eq!(node.encode().matches("cachecluster_guest_n_total{").count(), SERIES_MAX);
 
         let metrics = guest("q", &node);
         for i in 0..1_000 {
-            metrics.add(&format!("m{i}"), 1, Labels::new());
+            metrics.add(&format!("m{i}"), 1, Labels::new(), &Secrets::default());
         }
         assert_eq!(node.encode().matches(r#"{plugin="q"} "#).count(), METRICS_MAX);
     }
@@ -292,13 +320,13 @@ mod tests {
         let metrics = guest("p", &node);
         let before = node.encode();
         for name in ["", "1a", "a b", "a\nb", "ä", &"x".repeat(65)] {
-            metrics.add(name, 1, Labels::new());
+            metrics.add(name, 1, Labels::new(), &Secrets::default());
         }
         for (name, value) in [("plugin", "x"), ("le", "1"), ("__a", "x"), ("a", "\"} 1\n")] {
-            metrics.add("fine", 1, label(name, value));
+            metrics.add("fine", 1, label(name, value), &Secrets::default());
         }
-        metrics.add("fine", 1, [label("a", "1"), label("a", "2")].concat());
-        metrics.record("fine", f64::NAN, Labels::new());
+        metrics.add("fine", 1, [label("a", "1"), label("a", "2")].concat(), &Secrets::default());
+        metrics.record("fine", f64::NAN, Labels::new(), &Secrets::default());
         assert_eq!(node.encode(), before);
     }
 
@@ -306,8 +334,8 @@ mod tests {
     fn a_name_keeps_the_kind_it_was_first_used_with() {
         let node = Metrics::new();
         let metrics = guest("p", &node);
-        metrics.add("n", 1, Labels::new());
-        metrics.record("n", 1.0, Labels::new());
+        metrics.add("n", 1, Labels::new(), &Secrets::default());
+        metrics.record("n", 1.0, Labels::new(), &Secrets::default());
         assert!(!node.encode().contains("guest_n_bucket"));
     }
 }

@@ -17,7 +17,7 @@ use wasmtime::{
     Engine,
     component::{HasSelf, Linker},
 };
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, sockets::SocketAddrUse};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use context::CallContext;
@@ -26,7 +26,7 @@ pub(super) use metrics::{Families, GuestMetrics};
 
 use super::{
     bindings::contract,
-    egress,
+    egress::{self, Gate},
     environment::Environment,
     store::{RANDOM_BYTES_MAX, State},
 };
@@ -36,9 +36,9 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // Names are looked up under the plugin's grants, not under WASI's one switch.
+    // Sockets are used under the plugin's grants, not under WASI's few switches.
     linker.allow_shadowing(true);
-    egress::add_name_lookup(&mut linker)?;
+    egress::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     contract::Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
@@ -58,24 +58,16 @@ pub(super) const OFFERED: [(&str, &str); 8] = [
 
 /// WASI for one instance: nothing but clocks, random numbers, an outlet to the log and
 /// the sockets that the plugin's grants allow.
-pub(super) fn wasi(environment: &Arc<Environment>) -> WasiCtx {
-    let egress = Arc::clone(&environment.egress);
+pub(super) fn wasi(environment: &Arc<Environment>, gate: Gate) -> WasiCtx {
+    let (log, secrets) = (&environment.log, &environment.secrets);
     WasiCtxBuilder::new()
-        .stdout(stdio::LogStream::stdout(Arc::clone(&environment.log)))
-        .stderr(stdio::LogStream::stderr(Arc::clone(&environment.log)))
+        .stdout(stdio::LogStream::stdout(Arc::clone(log), Arc::clone(secrets)))
+        .stderr(stdio::LogStream::stderr(Arc::clone(log), Arc::clone(secrets)))
         .max_random_size(RANDOM_BYTES_MAX)
         // Sockets and lookups are let through to the checks below, which know what was
         // granted and can tell the operator what was not.
         .allow_tcp(true)
         .allow_ip_name_lookup(true)
-        .socket_addr_check(move |address, reason| {
-            let allowed = match reason {
-                SocketAddrUse::TcpConnect => egress.may_connect(address),
-                // Any connection binds its own end to an address of the system's choice.
-                SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
-                _ => false,
-            };
-            Box::pin(std::future::ready(allowed))
-        })
+        .socket_addr_check(move |address, purpose| Box::pin(gate.clone().allows(address, purpose)))
         .build()
 }

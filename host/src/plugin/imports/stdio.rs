@@ -18,7 +18,7 @@ use wasmtime_wasi::{
 };
 
 use super::logging::GuestLog;
-use crate::plugin::bindings::contract::cachecluster::plugin::logging::Level;
+use crate::plugin::{bindings::contract::cachecluster::plugin::logging::Level, secrets::Secrets};
 
 /// A line without an end is written when it has grown so long.
 const LINE_MAX: usize = 4 << 10;
@@ -30,18 +30,19 @@ const WRITE_MAX: usize = 64 << 10;
 #[derive(Clone)]
 pub(super) struct LogStream {
     log: Arc<GuestLog>,
+    secrets: Arc<Secrets>,
     level: Level,
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
 }
 
 impl LogStream {
-    pub(super) fn stdout(log: Arc<GuestLog>) -> Self {
-        Self { log, level: Level::Info, stream: "stdout", line: Arc::default() }
+    pub(super) fn stdout(log: Arc<GuestLog>, secrets: Arc<Secrets>) -> Self {
+        Self { log, secrets, level: Level::Info, stream: "stdout", line: Arc::default() }
     }
 
-    pub(super) fn stderr(log: Arc<GuestLog>) -> Self {
-        Self { log, level: Level::Warn, stream: "stderr", line: Arc::default() }
+    pub(super) fn stderr(log: Arc<GuestLog>, secrets: Arc<Secrets>) -> Self {
+        Self { log, secrets, level: Level::Warn, stream: "stderr", line: Arc::default() }
     }
 
     fn take(&self, bytes: &[u8]) {
@@ -49,9 +50,15 @@ impl LogStream {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             for piece in part.chunks(LINE_MAX) {
                 line.extend_from_slice(piece);
-                if line.ends_with(b"\n") || line.len() >= LINE_MAX {
+                if line.ends_with(b"\n") {
                     self.record(&line);
                     line.clear();
+                } else if line.len() >= LINE_MAX {
+                    // What may become a secret waits for its rest, up to a secret's length.
+                    let begun = self.secrets.begun(&line);
+                    let end = line.len() - begun;
+                    self.record(&line[..end]);
+                    line.drain(..end);
                 }
             }
         }
@@ -62,7 +69,7 @@ impl LogStream {
         let text = text.trim_end_matches(['\r', '\n']);
         if !text.is_empty() {
             let stream = [("stream".to_owned(), self.stream.to_owned())];
-            self.log.write(self.level, text, &stream);
+            self.log.write(self.level, text, &stream, &self.secrets);
         }
     }
 }
@@ -145,7 +152,7 @@ mod tests {
     fn lines_are_records_however_they_are_written() {
         let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
         let text = logged(|| {
-            let stream = LogStream::stderr(log);
+            let stream = LogStream::stderr(log, Arc::default());
             let mut writer = stream.p2_stream();
             for bytes in ["thread pan", "icked\r\n\nat ", "line 1"] {
                 writer.write(Bytes::from_static(bytes.as_bytes())).expect("written");
@@ -163,7 +170,8 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_written_in_pieces() {
         let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
-        let text = logged(|| LogStream::stdout(log).take(&[b'x'; 3 * LINE_MAX + 1]));
+        let text =
+            logged(|| LogStream::stdout(log, Arc::default()).take(&[b'x'; 3 * LINE_MAX + 1]));
         assert_eq!(text.lines().count(), 4);
     }
 }

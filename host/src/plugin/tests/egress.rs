@@ -62,7 +62,7 @@ async fn dict_server() -> SocketAddr {
 fn dict(settings: &mut config::Plugin, server: &str) {
     settings.config.insert("server".to_owned(), server.to_owned());
     settings.limits.memory = ByteSize::mib(16);
-    settings.network.allow_private = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
+    settings.network.allow_private = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
 }
 
 fn denied(result: &Result<Vec<u8>, FillError>) {
@@ -187,7 +187,7 @@ fn http(settings: &mut config::Plugin, origin: &str) {
     settings.config.insert("url".to_owned(), format!("{origin}/{{key}}"));
     settings.limits.memory = ByteSize::mib(16);
     settings.network.http = vec![origin.to_owned()];
-    settings.network.allow_private = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
+    settings.network.allow_private = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
