@@ -171,6 +171,12 @@ impl From<&GetError> for Problem {
                         "Origin unavailable",
                         Some(origins.map_or(*retry_after, |wait| wait.max(*retry_after))),
                     ),
+                    FillError::NotAsked { retry_after: worth, .. } => (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "left-alone",
+                        "Left alone after failures",
+                        Some(*worth),
+                    ),
                     FillError::Overloaded(_) => (
                         StatusCode::SERVICE_UNAVAILABLE,
                         "overloaded",
@@ -237,6 +243,11 @@ mod tests {
             (fill(FillError::Denied(text())), 403, None),
             (fill(unavailable(None)), 503, Some("3")),
             (fill(unavailable(Some(60))), 503, Some("60")),
+            (
+                fill(FillError::NotAsked { message: text(), retry_after: Duration::from_secs(9) }),
+                503,
+                Some("9"),
+            ),
             (fill(FillError::Overloaded(text())), 503, Some("3")),
             (fill(FillError::TimedOut(text())), 504, Some("3")),
             (fill(FillError::Internal(text())), 502, None),

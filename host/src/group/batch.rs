@@ -38,7 +38,14 @@ struct Gathering {
 
 struct Passenger {
     fill: Fill,
-    loaded: oneshot::Sender<Loaded>,
+    arrival: oneshot::Sender<Arrival>,
+}
+
+/// What a passenger gets out of its trip.
+struct Arrival {
+    loaded: Loaded,
+    /// Whether the trip brought an answer for anybody.
+    is_worthwhile: bool,
 }
 
 impl Batcher {
@@ -51,14 +58,29 @@ impl Batcher {
     /// within `window`, if the getter takes several at once.
     pub(super) async fn load(&self, fill: Fill, window: Duration, keys_max: usize) -> Loaded {
         let keys_max = if window.is_zero() { 1 } else { keys_max.min(self.getter.batch_max()) };
-        if keys_max <= 1 {
+        if keys_max <= 1 || self.getter.loads_alone(&fill) {
             return self.getter.load(fill).await;
         }
-        let (loaded, arrival) = oneshot::channel();
-        self.board(Passenger { fill, loaded }, window, keys_max);
-        arrival.await.unwrap_or_else(|_lost| {
-            Err(FillError::Internal("the getter panicked or left out a key of its batch".into()))
-        })
+        let (arrival, arrived) = oneshot::channel();
+        self.board(Passenger { fill: fill.clone(), arrival }, window, keys_max);
+        match arrived.await {
+            // In the fill's own time: the others of the trip have their answers.
+            Ok(Arrival { loaded: Err(error @ FillError::Unavailable { .. }), is_worthwhile })
+                if is_worthwhile =>
+            {
+                self.getter.retry(fill, error).await
+            }
+            Ok(Arrival { loaded, .. }) => loaded,
+            Err(_lost) => {
+                let text = "the getter panicked or left out a key of its batch";
+                Err(FillError::Internal(text.into()))
+            }
+        }
+    }
+
+    /// See [`Getter::refusal`].
+    pub(super) fn refusal(&self, group: &str, key: &[u8]) -> Option<FillError> {
+        self.getter.refusal(group, key)
     }
 
     fn board(&self, passenger: Passenger, window: Duration, keys_max: usize) {
@@ -95,7 +117,7 @@ impl Batcher {
 /// told, and that is all: its key is loaded with the rest.
 async fn travel(getter: &dyn Getter, passengers: Vec<Passenger>) {
     let (mut fills, arrivals): (Vec<_>, Vec<_>) =
-        passengers.into_iter().map(|Passenger { fill, loaded }| (fill, loaded)).unzip();
+        passengers.into_iter().map(|Passenger { fill, arrival }| (fill, arrival)).unzip();
     let results = match fills.pop() {
         Some(only) if fills.is_empty() => vec![getter.load(only).await],
         Some(last) => {
@@ -104,7 +126,8 @@ async fn travel(getter: &dyn Getter, passengers: Vec<Passenger>) {
         }
         None => Vec::new(),
     };
-    for (loaded, result) in arrivals.into_iter().zip(results) {
-        loaded.send(result).ok();
+    let is_worthwhile = results.iter().any(Result::is_ok);
+    for (arrival, loaded) in arrivals.into_iter().zip(results) {
+        arrival.send(Arrival { loaded, is_worthwhile }).ok();
     }
 }

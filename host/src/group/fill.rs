@@ -57,7 +57,8 @@ impl Group {
     /// was done a moment ago or failed a moment ago.
     pub(super) fn refresh(self: &Arc<Self>, key: &[u8], old: Option<Value>, now: Instant) {
         let needless = || {
-            let rests = self.failures.recall(key, now).is_some();
+            let rests = self.failures.recall(key, now).is_some()
+                || self.loads.refusal(&self.name, key).is_some();
             let state = self.store.peek(key, now).map(|(_, age)| age.state);
             (rests || state != Some(State::Stale)).then_some(())
         };
@@ -179,8 +180,9 @@ impl Group {
     /// Remembers the failure. What memory holds stays: it is served for its grace.
     fn note_failure(&self, key: &[u8], error: FillError, keep: bool, now: Instant) -> Landing {
         self.metrics.fills_failed.inc();
-        // The origin was not asked, so it needs no rest.
-        if !keep || matches!(error, FillError::Overloaded(_)) {
+        // An origin that was not asked needs no rest, and a key that was refused for the
+        // sake of others can be filled as soon as they can.
+        if !keep || error.is_unasked() {
             return Landing::failed(error, Duration::ZERO);
         }
         let rest = self.failures.record(key, error.clone(), error.retry_after(), now);

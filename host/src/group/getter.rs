@@ -35,6 +35,29 @@ pub trait Getter: Send + Sync + 'static {
             results
         })
     }
+
+    /// Why a load of `key` for `group` would be refused just now without a question to
+    /// its origin, with [`FillError::NotAsked`]; `None` if it would be tried. A group
+    /// looks at this before it sets a fill off, so that a getter that is left alone
+    /// costs nothing. Answers at once.
+    fn refusal(&self, group: &str, key: &[u8]) -> Option<FillError> {
+        let _ = (group, key);
+        None
+    }
+
+    /// Whether `fill` is to be kept out of trips with others, which it might spoil.
+    /// Answers at once.
+    fn loads_alone(&self, fill: &Fill) -> bool {
+        let _ = fill;
+        false
+    }
+
+    /// Tries `fill` again, which failed with `error` in a trip that brought answers for
+    /// other keys. A trip that brought none is the getter's own to repeat.
+    fn retry(&self, fill: Fill, error: FillError) -> BoxFuture<'_, Result<Outcome, FillError>> {
+        drop(fill);
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 /// Makes a getter of an async closure: the way to fill a group from code of this
@@ -153,6 +176,15 @@ pub enum FillError {
     /// This node has no room for the fill now; the origin was not asked.
     #[error("overloaded: {0}")]
     Overloaded(String),
+    /// The getter is left alone, with this key or altogether, because calls failed; the
+    /// origin was not asked. Not remembered as a failure of the key.
+    #[error("not asked: {message}")]
+    NotAsked {
+        /// What failed, and for how long it is left alone.
+        message: String,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
     /// The deadline passed first.
     #[error("timed out: {0}")]
     TimedOut(String),
@@ -173,6 +205,7 @@ impl FillError {
         let (Self::InvalidKey(text)
         | Self::Denied(text)
         | Self::Unavailable { message: text, .. }
+        | Self::NotAsked { message: text, .. }
         | Self::Overloaded(text)
         | Self::TimedOut(text)
         | Self::Internal(text)) = &mut self;
@@ -182,6 +215,11 @@ impl FillError {
             text.shrink_to_fit();
         }
         self
+    }
+
+    /// Whether the origin was not even asked: this says nothing about the key.
+    pub(super) fn is_unasked(&self) -> bool {
+        matches!(self, Self::Overloaded(_) | Self::NotAsked { .. })
     }
 
     /// How long the origin asked to be left alone.

@@ -171,7 +171,7 @@ impl Group {
         if cx.chain.depth() >= Chain::DEPTH_MAX || cx.chain.contains(&self.name, key) {
             return self.failed(GetError::Cycle);
         }
-        let look_again = || self.look(key, Instant::now());
+        let look_again = || self.look(key, Instant::now()).or_else(|| self.refused(key));
         let (flight, opened) = match self.flights.join(key, look_again) {
             Joined::Recalled((answer, _)) => return answer,
             Joined::Full => return self.failed(GetError::Overloaded),
@@ -222,6 +222,13 @@ impl Group {
             (Some(_), _) => self.metrics.stale_hits.inc(),
         };
         Some((remembered(entry, age), age.state))
+    }
+
+    /// The error of a fill that its getter would refuse, if it would.
+    fn refused(&self, key: &[u8]) -> Option<(Result<Hit, GetError>, State)> {
+        let error = self.loads.refusal(&self.name, key)?.bounded();
+        let refused = self.failed(GetError::Fill { error, retry_after: Duration::ZERO });
+        Some((refused, State::Fresh))
     }
 
     /// Looks into memory without a trace: no refresh, no promotion, no metric.

@@ -15,6 +15,8 @@ use crate::{
     value::{Freshness, Head},
 };
 
+mod left_alone;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// An origin in the test's hands: it answers what it was told, in order, and then goes
