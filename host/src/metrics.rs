@@ -44,6 +44,12 @@ pub struct Metrics {
     plugin_denials: Family<Labels<2>, Counter>,
     plugin_generations: Family<Labels<1>, Gauge>,
     plugin_reloads: Family<Labels<2>, Counter>,
+    plugin_breaker_state: Family<Labels<2>, Gauge>,
+    plugin_breaker_openings: Family<Labels<1>, Counter>,
+    plugin_refusals: Family<Labels<2>, Counter>,
+    plugin_retries: Family<Labels<1>, Counter>,
+    plugin_poisonous_keys: Family<Labels<1>, Gauge>,
+    plugin_checks: Family<Labels<2>, Counter>,
     http_requests: Family<Labels<2>, Counter>,
     http_connections: Gauge,
 }
@@ -80,6 +86,12 @@ impl Metrics {
             plugin_denials: Family::default(),
             plugin_generations: Family::default(),
             plugin_reloads: Family::default(),
+            plugin_breaker_state: Family::default(),
+            plugin_breaker_openings: Family::default(),
+            plugin_refusals: Family::default(),
+            plugin_retries: Family::default(),
+            plugin_poisonous_keys: Family::default(),
+            plugin_checks: Family::default(),
             http_requests: Family::default(),
             http_connections: Gauge::default(),
         };
@@ -145,6 +157,7 @@ impl Metrics {
             "Looks at a plugin's file or settings by what came of them",
             self.plugin_reloads.clone(),
         );
+        self.register_health(registry);
         registry.register(
             "http_requests",
             "Requests by surface and class of status",
@@ -154,6 +167,39 @@ impl Metrics {
             "http_connections",
             "Open connections of clients",
             self.http_connections.clone(),
+        );
+    }
+
+    fn register_health(&self, registry: &mut Registry) {
+        registry.register(
+            "plugin_breaker_state",
+            "State of a plugin's breaker: 1 for the one it is in",
+            self.plugin_breaker_state.clone(),
+        );
+        registry.register(
+            "plugin_breaker_openings",
+            "Times a plugin's breaker opened, from closed or once more",
+            self.plugin_breaker_openings.clone(),
+        );
+        registry.register(
+            "plugin_refusals",
+            "Loads refused without a call, because the plugin or the key is left alone",
+            self.plugin_refusals.clone(),
+        );
+        registry.register(
+            "plugin_retries",
+            "Calls that repeat a failed one",
+            self.plugin_retries.clone(),
+        );
+        registry.register(
+            "plugin_poisonous_keys",
+            "Keys that are left alone because their calls kept costing an instance",
+            self.plugin_poisonous_keys.clone(),
+        );
+        registry.register(
+            "plugin_checks",
+            "Self-checks of a plugin while it serves",
+            self.plugin_checks.clone(),
         );
     }
 
@@ -233,6 +279,32 @@ impl Metrics {
             swapped: reload("swapped"),
             refused: reload("refused"),
             rolled_back: reload("rolled_back"),
+            health: self.health(name),
+        }
+    }
+
+    fn health(&self, name: &str) -> HealthMetrics {
+        let plugin = || ("plugin", name.to_owned());
+        let state = |state: &str| {
+            self.plugin_breaker_state.get_or_create_owned(&[plugin(), ("state", state.to_owned())])
+        };
+        let refusal = |reason: &str| {
+            self.plugin_refusals.get_or_create_owned(&[plugin(), ("reason", reason.to_owned())])
+        };
+        let check = |outcome: &str| {
+            self.plugin_checks.get_or_create_owned(&[plugin(), ("outcome", outcome.to_owned())])
+        };
+        HealthMetrics {
+            closed: state("closed"),
+            open: state("open"),
+            half_open: state("half_open"),
+            openings: self.plugin_breaker_openings.get_or_create_owned(&[plugin()]),
+            refused_by_breaker: refusal("breaker"),
+            refused_for_key: refusal("key"),
+            retries: self.plugin_retries.get_or_create_owned(&[plugin()]),
+            poisonous_keys: self.plugin_poisonous_keys.get_or_create_owned(&[plugin()]),
+            checks_ok: check("ok"),
+            checks_failed: check("error"),
         }
     }
 
@@ -334,6 +406,33 @@ pub struct PluginMetrics {
     pub refused: Counter,
     /// New versions that failed in their probation and gave way to the old one.
     pub rolled_back: Counter,
+    /// How the node judges it.
+    pub health: HealthMetrics,
+}
+
+/// What the node counts while it judges the health of one plugin.
+#[derive(Clone, Debug)]
+pub struct HealthMetrics {
+    /// 1 while the breaker is closed.
+    pub closed: Gauge,
+    /// 1 while the breaker is open.
+    pub open: Gauge,
+    /// 1 while one call finds out whether to close the breaker.
+    pub half_open: Gauge,
+    /// Times the breaker opened, from closed or once more.
+    pub openings: Counter,
+    /// Loads refused because the breaker was not closed.
+    pub refused_by_breaker: Counter,
+    /// Loads refused because their key was left alone.
+    pub refused_for_key: Counter,
+    /// Calls that repeat a failed one.
+    pub retries: Counter,
+    /// Keys whose calls kept costing an instance.
+    pub poisonous_keys: Gauge,
+    /// Self-checks that found nothing.
+    pub checks_ok: Counter,
+    /// Self-checks that failed.
+    pub checks_failed: Counter,
 }
 
 /// Attempts of one plugin to reach what its settings do not allow.

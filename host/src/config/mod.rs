@@ -231,6 +231,9 @@ pub struct Plugin {
     /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
+    /// What becomes of calls that fail, and of a plugin that keeps failing.
+    #[serde(default)]
+    pub failure: Failure,
     /// What the plugin may reach. Nothing unless named.
     #[serde(default)]
     pub network: Network,
@@ -262,6 +265,7 @@ impl Plugin {
             cache_epoch: String::new(),
             probe: Probe::default(),
             limits: Limits::default(),
+            failure: Failure::default(),
             network: Network::default(),
             cache: CacheGrant::default(),
             config: BTreeMap::new(),
@@ -340,6 +344,98 @@ impl Default for Limits {
             calls: 128,
             handles: 1_024,
             idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What becomes of calls that fail, and of a plugin that keeps failing.
+///
+/// A fault is a trap, a call out of time, CPU or memory, an answer that breaks the
+/// contract, or one of the errors `unavailable`, `timed-out` and `internal`. Too many of
+/// them open the plugin's breaker: for a while nobody asks it, and what is in memory is
+/// served for its grace. Then one call finds out whether it answers again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Failure {
+    /// Fills in a row, within `window`, whose calls end in a fault and that open the
+    /// breaker: this is what an origin that is down looks like. A plugin with several
+    /// origins wants more of them. 0: never for these.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub faults: u32,
+    /// Share of faults among the calls within `window` above which the breaker opens:
+    /// this is what an origin in trouble looks like. 1.0: never for their share.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub ratio: f64,
+    /// Calls within `window` from which on their share of faults means something.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub calls_min: u32,
+    /// Time over which calls are counted.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub window: Duration,
+    /// How long the breaker stays open at first; doubles each time the plugin is found
+    /// to be no better. Clients are told to come back after it.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
+    pub open: Duration,
+    /// Upper bound of the doubling, and so the time after which the end of a long outage
+    /// is noticed.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
+    pub open_max: Duration,
+    /// How often a call that ends in `unavailable` is tried again for the same fill, as
+    /// far as its time allows. 0: never.
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: u32,
+    /// How often a call that ends in a trap is tried again, in a fresh instance. A
+    /// program that fails once on a key does so again as a rule.
+    #[schemars(range(min = 0, max = 1))]
+    pub trap_retries: u32,
+    /// Pause before the first retry; doubles with each further one. The origin may ask
+    /// for a longer one.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub backoff: Duration,
+    /// Upper bound of the doubling.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub backoff_max: Duration,
+    /// Calls for one key in a row that each cost an instance (a trap, a call out of CPU or
+    /// memory) after which the key is left alone. 0: never.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub poison_faults: u32,
+    /// How long such a key is left alone at first; doubles with each further such call.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
+    pub poison: Duration,
+    /// Upper bound of the doubling.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1day"))]
+    pub poison_max: Duration,
+    /// How often a plugin that exports `lifecycle` is asked to check itself while it
+    /// serves; an error is a fault. Zero: never.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-maximum" = "1day"))]
+    pub check: Duration,
+}
+
+impl Default for Failure {
+    fn default() -> Self {
+        Self {
+            faults: 5,
+            ratio: 0.5,
+            calls_min: 20,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(1),
+            open_max: Duration::from_secs(30),
+            retries: 2,
+            trap_retries: 0,
+            backoff: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+            poison_faults: 3,
+            poison: Duration::from_secs(30),
+            poison_max: Duration::from_mins(10),
+            check: Duration::from_secs(30),
         }
     }
 }

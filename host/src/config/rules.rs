@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Caching, Config, Group, Limits, Network, Plugin, Wasm,
+    Caching, Config, Failure, Group, Limits, Network, Plugin, Wasm,
     draft::Draft,
     grants::{self, Refusal},
     report::{Report, Severity, listed, nearest, quoted},
@@ -203,6 +203,7 @@ fn plugin(draft: &mut Draft, config: &Config, name: &str, plugin: &Plugin) {
         let table: Vec<_> = at(&["config"]).into_iter().map(str::to_owned).collect();
         wrong(draft, &place, title, format!("remove it from {}", quoted(&header(&table))));
     }
+    self::failure(draft, name, &plugin.failure);
     grants_of(draft, &at(&["cache", "read"]), &plugin.cache.read, |group| {
         if config.groups.contains_key(group) {
             return Ok(());
@@ -255,6 +256,26 @@ pub(super) fn network(
     grants_of(draft, &at("http"), &network.http, |text| grants::http(&written(text)));
     grants_of(draft, &at("tcp"), &network.tcp, |text| grants::tcp(&written(text)));
     grants_of(draft, &at("allow_private"), &network.allow_private, grants::range);
+}
+
+/// What becomes of a plugin that fails.
+fn failure(draft: &mut Draft, name: &str, failure: &Failure) {
+    let at = |key: &'static str| ["plugins", name, "failure", key];
+    for (low, high) in [
+        (("open", failure.open), ("open_max", failure.open_max)),
+        (("backoff", failure.backoff), ("backoff_max", failure.backoff_max)),
+        (("poison", failure.poison), ("poison_max", failure.poison_max)),
+    ] {
+        if low.1 > high.1 {
+            relation(
+                draft,
+                Severity::Error,
+                format!("plugin {} has `{}` above `{}`", quoted(name), low.0, high.0),
+                &[Part::time(&at(low.0), low.1), Part::time(&at(high.0), high.1)],
+                &format!("lower `{}` or raise `{}`", low.0, high.0),
+            );
+        }
+    }
 }
 
 /// Checks each entry of a list, and points at the entry.

@@ -19,6 +19,8 @@ const TEXT_MAX: usize = 1 << 10;
 pub(super) enum Fault {
     /// The wall clock ran out.
     Deadline(Duration),
+    /// The wall clock ran out while the guest computed, as it had all along.
+    Endless(Duration),
     /// The CPU budget ran out.
     Cpu(Duration),
     /// The node has no slot for another instance: not the plugin's doing.
@@ -99,10 +101,18 @@ pub(super) fn guest_text(text: &str) -> String {
     tidy(text, TEXT_MAX)
 }
 
+impl Fault {
+    /// Whether the call cost the node an instance and maybe a good deal of CPU, so that
+    /// one more for the same key had better be avoided.
+    pub(super) fn is_costly(&self) -> bool {
+        matches!(self, Self::Endless(_) | Self::Cpu(_) | Self::Broken(_))
+    }
+}
+
 impl From<Fault> for FillError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Deadline(_) => Self::TimedOut(fault.to_string()),
+            Fault::Deadline(_) | Fault::Endless(_) => Self::TimedOut(fault.to_string()),
             Fault::NoSlot => Self::Overloaded(fault.to_string()),
             Fault::Init(_) => Self::Unavailable { message: fault.to_string(), retry_after: None },
             Fault::Cpu(_) | Fault::Broken(_) => Self::Internal(fault.to_string()),
@@ -118,6 +128,13 @@ impl std::fmt::Display for Fault {
                     f,
                     "the plugin did not answer in time (limits.timeout is {limit:?}; the group's \
                      fill_timeout may be sooner)"
+                )
+            }
+            Self::Endless(limit) => {
+                write!(
+                    f,
+                    "the plugin computed until its time was up (limits.timeout is {limit:?}; the \
+                     group's fill_timeout may be sooner)"
                 )
             }
             Self::Cpu(limit) => {

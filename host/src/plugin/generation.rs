@@ -192,7 +192,9 @@ impl Drop for Generation {
 
 fn problem(error: CreateError) -> Problem {
     match error {
-        CreateError::Instantiate(Fault::Deadline(_)) => Problem::TrialTimeout(TRIAL_TIMEOUT),
+        CreateError::Instantiate(Fault::Deadline(_) | Fault::Endless(_)) => {
+            Problem::TrialTimeout(TRIAL_TIMEOUT)
+        }
         CreateError::Instantiate(fault) => Problem::Instantiate(fault.to_string()),
         CreateError::Export { interface, message } => Problem::Export { interface, message },
         CreateError::Init(fault) => lifecycle_problem("init", &fault),
@@ -202,7 +204,7 @@ fn problem(error: CreateError) -> Problem {
 
 fn lifecycle_problem(function: &'static str, fault: &Fault) -> Problem {
     match fault {
-        Fault::Deadline(_) => Problem::TrialTimeout(TRIAL_TIMEOUT),
+        Fault::Deadline(_) | Fault::Endless(_) => Problem::TrialTimeout(TRIAL_TIMEOUT),
         fault => Problem::Lifecycle { function, message: fault.to_string() },
     }
 }

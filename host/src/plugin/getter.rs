@@ -10,21 +10,22 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, OnceLock, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
     task::{AbortHandle, JoinHandle},
-    time::Instant,
 };
 
 use super::{
     LoadError, Problem, answer,
-    bindings::{TRACK, types},
+    bindings::TRACK,
+    checkup::check_now_and_then,
     fault::Fault,
     generation::Generation,
+    health::{Attempt, Health},
     imports::CallContext,
     instance::{Answer, Instance},
     loader::{Identity, abandoned},
@@ -32,8 +33,11 @@ use super::{
     status::{ExportStatus, InstanceStatus, PluginStatus, Stats, seconds},
     tally::{Busy, Call, Failure, is_found},
 };
-use crate::config;
-use crate::group::{BoxFuture, Fill, FillError, Getter, Outcome};
+use crate::{
+    breaker::Report,
+    config,
+    group::{BoxFuture, Fill, FillError, Getter, Outcome},
+};
 
 /// Keys in one trip of a plugin that takes several. The group has its own, usually
 /// smaller bound; this one bounds what an instance must hold.
@@ -52,21 +56,28 @@ pub struct Plugin {
     rollout: Arc<Rollout>,
     stats: Stats,
     fills: Handle,
-    sweeper: AbortHandle,
+    /// The sweeper and the checker. They begin when the plugin is whole.
+    tasks: OnceLock<[AbortHandle; 2]>,
 }
 
 type Results = Vec<Result<Outcome, FillError>>;
 
 impl Plugin {
     pub(super) fn new(rollout: Arc<Rollout>, identity: Identity, fills: Handle) -> Arc<Self> {
-        Arc::new_cyclic(|myself| Self {
+        let plugin = Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
-            sweeper: fills.spawn(sweep(myself.clone())).abort_handle(),
             rollout,
             identity,
             stats: Stats::default(),
             fills,
-        })
+            tasks: OnceLock::new(),
+        });
+        plugin.tasks.get_or_init(|| {
+            let sweeper = plugin.fills.spawn(sweep(Arc::downgrade(&plugin)));
+            let checker = plugin.fills.spawn(check_now_and_then(Arc::downgrade(&plugin)));
+            [sweeper.abort_handle(), checker.abort_handle()]
+        });
+        plugin
     }
 
     /// Its name in the configuration.
@@ -155,20 +166,54 @@ impl Plugin {
             calls: self.stats.calls.load(Relaxed),
             faults: self.stats.faults.load(Relaxed),
             last_error: self.stats.last_error(),
+            health: self.health().status(),
             memory_bytes: generation.environment.memory_bytes(),
             reload: self.rollout.status(),
         }
     }
 
+    /// How the plugin fares, with the code that serves.
+    pub(super) fn health(&self) -> &Health {
+        let health = &self.identity.health;
+        health.judge(&self.generation());
+        health
+    }
+
+    /// The generation to check, unless calls leave no room for it.
+    pub(super) fn to_be_checked(&self) -> Option<Arc<Generation>> {
+        let generation = self.generation();
+        let has_room = self.stats.busy.load(Relaxed) < generation.environment.limits.instances;
+        has_room.then_some(generation)
+    }
+
+    /// Takes note of what a check of `generation` found.
+    pub(super) fn checked(&self, generation: &Generation, result: Result<(), String>) {
+        if let Err(error) = &result {
+            self.stats.faulted(self.name(), format!("its check of itself failed: {error}"));
+        }
+        self.identity.health.checked(generation, result);
+    }
+
     async fn load_here(&self, fill: Fill) -> Result<Outcome, FillError> {
-        let key = utf8(&fill.key)?;
+        match self.call(&fill, false).await {
+            Ok(outcome) => Ok(outcome),
+            Err(failure) => self.try_again(fill, failure).await,
+        }
+    }
+
+    /// One call for `fill`; in an instance that has served nothing if it is to be `fresh`.
+    pub(super) async fn call(&self, fill: &Fill, fresh: bool) -> Result<Outcome, Failure> {
+        let key = utf8(&fill.key).map_err(Failure::Answered)?;
         let generation = self.generation();
         let deadline = generation.deadline(fill.deadline);
         let mut call = Call::begin(&self.stats, &self.identity.metrics);
+        let mut attempt =
+            self.identity.health.attempt(&generation, std::slice::from_ref(fill), deadline);
+        attempt.is_fresh = fresh;
         let conditional = fill.validator.is_some();
-        let context = CallContext::of_one(&fill, deadline);
+        let context = CallContext::of_one(fill, deadline);
         let result = self
-            .with_instance(&generation, nesting(&fill), deadline, async |instance| {
+            .with_instance(&generation, nesting(fill), &mut attempt, async |instance| {
                 instance.get(key, context, deadline).await
             })
             .await;
@@ -178,10 +223,12 @@ impl Plugin {
         };
         call.end(result.as_ref().map(is_found));
         self.take_note(&generation, &fill.key, &result);
-        result.map_err(Failure::into_fill_error)
+        attempt.end(result.as_ref().map(|_| ()));
+        result
     }
 
-    async fn load_many_here(&self, fills: Vec<Fill>) -> Results {
+    /// Loads all of `fills` in one trip if that can be done, else one after the other.
+    pub(super) async fn travel(&self, fills: &[Fill]) -> Results {
         let generation = self.generation();
         if generation.batch.is_none() || fills.len() < 2 {
             return self.load_each(fills).await;
@@ -189,7 +236,7 @@ impl Plugin {
         // A key that the plugin cannot be given does not spoil the trip of the others.
         let keys: Vec<_> = fills.iter().map(|fill| utf8(&fill.key).map(str::to_owned)).collect();
         let good: Vec<_> = keys.iter().flatten().cloned().collect();
-        let mut answered = match self.trip(&generation, &fills, good).await {
+        let mut answered = match self.trip(&generation, fills, good).await {
             Some(answers) => answers.into_iter(),
             None => return self.load_each(fills).await,
         };
@@ -200,10 +247,10 @@ impl Plugin {
         keys.into_iter().map(answer).collect()
     }
 
-    async fn load_each(&self, fills: Vec<Fill>) -> Results {
+    async fn load_each(&self, fills: &[Fill]) -> Results {
         let mut results = Vec::with_capacity(fills.len());
         for fill in fills {
-            results.push(self.load_here(fill).await);
+            results.push(self.call(fill, false).await.map_err(Failure::into_fill_error));
         }
         results
     }
@@ -224,8 +271,9 @@ impl Plugin {
             return Some(Vec::new());
         }
         let mut call = Call::begin(&self.stats, &self.identity.metrics);
+        let mut attempt = self.identity.health.attempt(generation, fills, deadline);
         let result = self
-            .with_instance(generation, depth, deadline, async |instance| {
+            .with_instance(generation, depth, &mut attempt, async |instance| {
                 match instance.get_many(&keys, context, deadline).await {
                     Some(result) => result,
                     None => Err(Fault::Broken("it cannot take several keys".to_owned())),
@@ -239,17 +287,9 @@ impl Plugin {
                 answers.len()
             ))),
             Ok(Err(error)) => {
-                // The trip failed for a reason that may lie with one key: the contract
-                // has each tried alone. Where the origin is down that would not help.
-                let alone =
-                    matches!(error, types::Error::InvalidKey(_) | types::Error::Internal(_));
-                let failure = Failure::Answered(answer::error(error));
-                self.stats.failed(failure.to_string());
-                if alone {
-                    call.end(Err(&failure));
-                    return None;
-                }
-                Err(failure)
+                let error = answer::error(error);
+                self.stats.failed(error.to_string());
+                Err(Failure::Answered(error))
             }
             Err(failure) => Err(failure),
         };
@@ -257,17 +297,31 @@ impl Plugin {
         if let Some(first) = fills.first() {
             self.take_note(generation, &first.key, &result);
         }
-        Some(match result {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| self.outcome(generation, answer, false))
-                .map(|outcome| outcome.map_err(Failure::into_fill_error))
-                .collect(),
+        let answers = match result {
+            Ok(answers) => answers,
             Err(failure) => {
+                attempt.end(Err(&failure));
+                // The trip failed for a reason that may lie with one key: the contract
+                // has each tried alone. Where the origin is down that would not help.
+                if let Failure::Answered(FillError::InvalidKey(_) | FillError::Internal(_)) =
+                    failure
+                {
+                    return None;
+                }
                 let error = failure.into_fill_error();
-                std::iter::repeat_n(error, count).map(Err).collect()
+                return Some(std::iter::repeat_n(error, count).map(Err).collect());
             }
-        })
+        };
+        let outcomes = answers.into_iter().map(|answer| self.outcome(generation, answer, false));
+        let outcomes: Vec<_> = outcomes.collect();
+        // A trip that did well for one key has reached the origin.
+        let is_fault = |outcome: &Result<_, Failure>| {
+            outcome.as_ref().is_err_and(|failure| failure.report() == Report::Fault)
+        };
+        let first = outcomes.first().and_then(|outcome| outcome.as_ref().err());
+        let failure = first.filter(|_| outcomes.iter().all(is_fault));
+        attempt.end(failure.map_or(Ok(()), Err));
+        Some(outcomes.into_iter().map(|it| it.map_err(Failure::into_fill_error)).collect())
     }
 
     /// Runs `call` in an instance that serves nothing else meanwhile.
@@ -275,25 +329,31 @@ impl Plugin {
         &self,
         generation: &Generation,
         depth: usize,
-        deadline: Instant,
+        attempt: &mut Attempt<'_>,
         call: impl AsyncFnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Failure> {
+        let deadline = attempt.deadline;
         let _permit =
             generation.admission.enter(depth, deadline).await.map_err(Failure::Refused)?;
+        attempt.enter().map_err(Failure::NotAsked)?;
         let _busy = Busy::new(&self.stats, &self.identity.metrics);
         let fault = |fault: Fault| {
             self.stats.faulted(self.name(), fault.to_string());
             Failure::Faulted(fault)
         };
         let pool = &generation.pool;
-        let mut instance = match pool.take() {
+        let warm = if attempt.is_fresh { None } else { pool.take() };
+        let mut instance = match warm {
             Some(instance) => instance,
             None => {
                 Instance::create(generation, deadline).await.map_err(|error| fault(error.into()))?
             }
         };
         // An instance whose call failed, or whose caller went away, is dropped.
-        let answer = call(&mut instance).await.map_err(fault)?;
+        let answer = call(&mut instance).await.map_err(|it| {
+            attempt.faulted(&it);
+            fault(it)
+        })?;
         pool.give_back(instance);
         Ok(answer)
     }
@@ -321,7 +381,8 @@ impl Plugin {
 
     /// Has a call count for or against a version on probation.
     fn take_note<T>(&self, generation: &Generation, key: &[u8], result: &Result<T, Failure>) {
-        if self.rollout.is_novice(generation.number) {
+        let is_call = !matches!(result, Err(Failure::NotAsked(_)));
+        if is_call && self.rollout.is_novice(generation.number) {
             let ending = result.as_ref().map_or_else(Failure::ending, |_| Ending::Fine);
             self.rollout.record(generation.number, key, ending);
         }
@@ -351,7 +412,7 @@ impl fmt::Debug for Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
-        self.sweeper.abort();
+        self.tasks.get().into_iter().flatten().for_each(AbortHandle::abort);
     }
 }
 
@@ -366,6 +427,25 @@ impl Getter for Plugin {
 
     fn batch_max(&self) -> usize {
         if self.generation().batch.is_some() { BATCH_MAX } else { 1 }
+    }
+
+    fn refusal(&self, group: &str, key: &[u8]) -> Option<FillError> {
+        self.health().refusal(group, key)
+    }
+
+    fn loads_alone(&self, fill: &Fill) -> bool {
+        self.health().is_suspect(fill)
+    }
+
+    fn retry(&self, fill: Fill, error: FillError) -> BoxFuture<'_, Result<Outcome, FillError>> {
+        let failure = Failure::Answered(error);
+        let Some(plugin) = self.elsewhere() else {
+            return Box::pin(self.try_again(fill, failure));
+        };
+        Box::pin(async move {
+            let call = self.fills.spawn(async move { plugin.try_again(fill, failure).await });
+            Carried(call).result().await.unwrap_or_else(Err)
+        })
     }
 
     fn load_many(&self, fills: Vec<Fill>) -> BoxFuture<'_, Results> {
@@ -415,13 +495,12 @@ fn nesting(fill: &Fill) -> usize {
 }
 
 async fn sweep(plugin: Weak<Plugin>) {
-    // The plugin is not there before it is whole, which is after this task begins.
-    let mut pause = SWEEP_MIN;
     loop {
-        tokio::time::sleep(pause).await;
         let Some(generation) = plugin.upgrade().map(|plugin| plugin.generation()) else { return };
         let idle = generation.environment.limits.idle;
         generation.pool.sweep(idle);
-        pause = (idle / 4).clamp(SWEEP_MIN, SWEEP_MAX);
+        // Not held while it sleeps, so that a plugin that is let go ends at once.
+        drop(generation);
+        tokio::time::sleep((idle / 4).clamp(SWEEP_MIN, SWEEP_MAX)).await;
     }
 }

@@ -16,7 +16,7 @@ use super::{
     fault::{Fault, chain_text, guest_text},
     generation::Generation,
     imports::CallContext,
-    store::{self, State},
+    store::{self, DeadlineExceeded, State},
 };
 
 /// What a guest answers for one key.
@@ -252,6 +252,9 @@ fn settle(store: &Store<State>, error: Option<wasmtime::Error>) -> Fault {
     let state = store.data();
     let limits = &state.environment.limits;
     match error {
+        Some(error) if error.is::<DeadlineExceeded>() && state.has_computed() => {
+            Fault::Endless(limits.timeout)
+        }
         Some(error) => Fault::classify(&error, limits, state.limiter.denied()),
         None => Fault::Deadline(limits.timeout),
     }

@@ -25,6 +25,7 @@ use super::{
     environment::Environment,
     error::Problem,
     generation::{Generation, Parts},
+    health::Health,
     imports::{Families, GuestLog, GuestMetrics},
     reload::{Lookout, Shelf},
     secrets::Secrets,
@@ -83,6 +84,7 @@ pub(super) struct Identity {
     pub(super) log: Arc<GuestLog>,
     pub(super) guest_metrics: Arc<GuestMetrics>,
     pub(super) metrics: PluginMetrics,
+    pub(super) health: Arc<Health>,
 }
 
 impl Loader {
@@ -115,7 +117,14 @@ impl Loader {
         let metrics = self.metrics.plugin(&name);
         let log = GuestLog::new(Arc::clone(&name), metrics.log_records_dropped.clone());
         let guest_metrics = GuestMetrics::new(Arc::clone(&name), Arc::clone(&self.families));
-        Identity { name, log: Arc::new(log), guest_metrics: Arc::new(guest_metrics), metrics }
+        let health = Health::new(Arc::clone(&name), metrics.health.clone());
+        Identity {
+            name,
+            log: Arc::new(log),
+            guest_metrics: Arc::new(guest_metrics),
+            metrics,
+            health: Arc::new(health),
+        }
     }
 
     /// Compiles and links `code`, and tries an instance of it under the limits and

@@ -13,6 +13,8 @@
 //! - `pool`, `admission`, `getter`: many of them as the [`crate::group::Getter`] of a group.
 //! - `reload`: how another version takes the place of the one that serves.
 //! - `answer`, `fault`, `tally`: what comes back, checked and put into words.
+//! - `health`, `poison`, `retry`, `checkup`: what becomes of calls that fail, and how a
+//!   plugin fares.
 //! - `imports`, `egress`, `secrets`: what a guest may call, reach, and know.
 //!
 //! Invariants:
@@ -25,6 +27,7 @@ mod admission;
 mod answer;
 mod bindings;
 mod cache_dir;
+mod checkup;
 mod compiler;
 mod component;
 mod egress;
@@ -34,13 +37,16 @@ mod error;
 mod fault;
 mod generation;
 mod getter;
+mod health;
 mod imports;
 mod instance;
 mod limiter;
 mod loader;
+mod poison;
 mod pool;
 mod private_dir;
 mod reload;
+mod retry;
 mod secrets;
 mod status;
 mod store;
@@ -62,7 +68,9 @@ pub use getter::Plugin;
 pub use reload::{
     Prepared, ReloadOutcome, ReloadReport, ReloadStatus, Reloaded, SwapHook, Swapped, Trigger,
 };
-pub use status::{ExportStatus, InstanceStatus, LastError, PluginStatus};
+pub use status::{
+    BreakerStatus, CheckStatus, ExportStatus, HealthStatus, InstanceStatus, LastError, PluginStatus,
+};
 
 use self::{
     compiler::Compilers,

@@ -51,6 +51,24 @@ impl Pool {
         }
     }
 
+    /// The instance that has been idle longest, if it is not the only one.
+    pub(super) fn take_spare(&self) -> Option<Instance> {
+        let mut pool = self.lock();
+        let idle = pool.as_mut().filter(|idle| idle.len() > 1)?;
+        let spare = idle.remove(0);
+        drop(pool);
+        self.gauge.dec();
+        Some(spare)
+    }
+
+    /// Puts back what [`Pool::take_spare`] took: it has been idle all along.
+    pub(super) fn give_back_spare(&self, spare: Instance) {
+        if let Some(idle) = self.lock().as_mut() {
+            idle.insert(0, spare);
+            self.gauge.inc();
+        }
+    }
+
     /// Drops what has been idle for longer than `idle`, but for the last one used.
     pub(super) fn sweep(&self, idle: Duration) {
         let now = Instant::now();

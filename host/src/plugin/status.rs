@@ -45,6 +45,8 @@ pub struct PluginStatus {
     pub faults: u64,
     /// The last call that failed.
     pub last_error: Option<LastError>,
+    /// How it fares, and whether it is asked at all.
+    pub health: HealthStatus,
     /// Memory of its instances.
     pub memory_bytes: u64,
     /// How its versions stand.
@@ -82,6 +84,45 @@ pub struct LastError {
     pub at: u64,
 }
 
+/// How a plugin fares.
+#[derive(Clone, Debug, Serialize)]
+pub struct HealthStatus {
+    /// Whether it is asked.
+    pub breaker: BreakerStatus,
+    /// Keys that are left alone because their calls kept costing an instance.
+    pub poisonous_keys: usize,
+    /// Calls that repeated a failed one, since the node started.
+    pub retries: u64,
+    /// The last self-check of the version that serves.
+    pub last_check: Option<CheckStatus>,
+}
+
+/// The breaker of a plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct BreakerStatus {
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// Since when it is closed, or is not, in seconds since 1970.
+    pub since: u64,
+    /// Time until it is tried again, while it is open.
+    pub retry_in_seconds: Option<f64>,
+    /// Times it opened since the node started.
+    pub openings: u64,
+    /// Calls within the window.
+    pub calls: u32,
+    /// Faults among them.
+    pub faults: u32,
+}
+
+/// A self-check of a plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckStatus {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// What it found, if anything.
+    pub error: Option<String>,
+}
+
 /// What is counted about a plugin while it serves.
 #[derive(Default)]
 pub(super) struct Stats {
@@ -100,8 +141,7 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 impl Stats {
     /// Remembers that a call failed.
     pub(super) fn failed(&self, message: String) {
-        let at = seconds(SystemTime::now());
-        let error = LastError { message, at };
+        let error = LastError { message, at: seconds(SystemTime::now()) };
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 

@@ -73,9 +73,22 @@ pub(super) struct State {
     pub(super) sockets: OpenSockets,
     /// What the call under way was refused.
     pub(super) notes: CallNotes,
-    /// When the call under way ends at the latest.
+    /// When the call under way began.
+    began: Instant,
+    /// When it ends at the latest.
     pub(super) deadline: Instant,
     pub(super) cpu: CpuMeter,
+}
+
+/// Share of its time that a call has computed if it has computed all along: as many
+/// guests as there are threads for may run beside it.
+const COMPUTING_SHARE: u32 = 20;
+
+impl State {
+    /// Whether the call under way has computed rather than waited.
+    pub(super) fn has_computed(&self) -> bool {
+        self.cpu.used() * COMPUTING_SHARE >= self.began.elapsed()
+    }
 }
 
 impl WasiView for State {
@@ -110,6 +123,7 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
         hooks: HttpHooks::new(Arc::clone(egress), notes.clone()),
         sockets: OpenSockets::new(gate),
         notes,
+        began: Instant::now(),
         deadline: Instant::now(),
         cpu: CpuMeter::default(),
         environment,
@@ -137,6 +151,7 @@ pub(super) fn begin_call(store: &mut Store<State>, deadline: Instant, answers: u
     let one = value_max.saturating_add(HOSTCALL_SLACK);
     store.set_hostcall_fuel(one.saturating_mul(answers.max(1)).min(BATCH_BYTES_MAX.max(one)));
     let state = store.data_mut();
+    state.began = Instant::now();
     state.deadline = deadline;
     state.hooks.deadline = deadline;
     state.sockets.begin_call(&state.environment.egress, answers);

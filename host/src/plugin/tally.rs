@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{admission::Refused, fault::Fault, reload::Ending, status::Stats};
 use crate::{
+    breaker::Report,
     group::{FillError, Outcome},
     metrics::PluginMetrics,
 };
@@ -15,6 +16,8 @@ use crate::{
 pub(super) enum Failure {
     /// It was not begun.
     Refused(Refused),
+    /// It was not begun because the plugin or the key is left alone.
+    NotAsked(FillError),
     /// It cost its instance, or its answer was out of bounds.
     Faulted(Fault),
     /// The plugin answered with an error of its own.
@@ -28,7 +31,23 @@ impl Failure {
             Self::Refused(Refused::Full) => FillError::Overloaded(self.to_string()),
             Self::Refused(Refused::Deadline) => FillError::TimedOut(self.to_string()),
             Self::Faulted(fault) => fault.into(),
-            Self::Answered(error) => error,
+            Self::NotAsked(error) | Self::Answered(error) => error,
+        }
+    }
+
+    /// What it says about the health of the plugin and its origin.
+    pub(super) fn report(&self) -> Report {
+        match self {
+            Self::Refused(_) | Self::NotAsked(_) | Self::Faulted(Fault::NoSlot) => Report::Nothing,
+            Self::Faulted(_) => Report::Fault,
+            Self::Answered(error) => match error {
+                FillError::Unavailable { .. } | FillError::TimedOut(_) | FillError::Internal(_) => {
+                    Report::Fault
+                }
+                // Somebody has looked at the key and spoken.
+                FillError::InvalidKey(_) | FillError::Denied(_) => Report::Well,
+                FillError::Overloaded(_) | FillError::NotAsked { .. } => Report::Nothing,
+            },
         }
     }
 }
@@ -38,11 +57,16 @@ impl Failure {
     /// is busy, is not its doing.
     pub(super) fn ending(&self) -> Ending {
         match self {
-            Self::Faulted(Fault::Cpu(_) | Fault::Init(_) | Fault::Broken(_)) => Ending::Fault,
+            Self::Faulted(
+                Fault::Endless(_) | Fault::Cpu(_) | Fault::Init(_) | Fault::Broken(_),
+            ) => Ending::Fault,
             Self::Faulted(Fault::Deadline(_)) | Self::Answered(FillError::Internal(_)) => {
                 Ending::Bad
             }
-            Self::Faulted(Fault::NoSlot) | Self::Refused(_) | Self::Answered(_) => Ending::Fine,
+            Self::Faulted(Fault::NoSlot)
+            | Self::Refused(_)
+            | Self::NotAsked(_)
+            | Self::Answered(_) => Ending::Fine,
         }
     }
 }
@@ -58,7 +82,7 @@ impl fmt::Display for Failure {
                 "no instance of the plugin became free in time (limits.instances, limits.timeout)",
             ),
             Self::Faulted(fault) => fault.fmt(f),
-            Self::Answered(error) => error.fmt(f),
+            Self::NotAsked(error) | Self::Answered(error) => error.fmt(f),
         }
     }
 }
@@ -90,12 +114,14 @@ impl<'a> Call<'a> {
             Ok(true) => &metrics.ok,
             Ok(false) => &metrics.not_found,
             Err(Failure::Answered(_)) => &metrics.error,
-            Err(Failure::Refused(Refused::Full) | Failure::Faulted(Fault::NoSlot)) => {
-                &metrics.rejected
-            }
+            Err(
+                Failure::Refused(Refused::Full)
+                | Failure::NotAsked(_)
+                | Failure::Faulted(Fault::NoSlot),
+            ) => &metrics.rejected,
             Err(
                 Failure::Refused(Refused::Deadline)
-                | Failure::Faulted(Fault::Deadline(_) | Fault::Cpu(_)),
+                | Failure::Faulted(Fault::Deadline(_) | Fault::Endless(_) | Fault::Cpu(_)),
             ) => &metrics.deadline,
             Err(Failure::Faulted(Fault::Broken(_) | Fault::Init(_))) => &metrics.trap,
         }

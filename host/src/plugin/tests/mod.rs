@@ -4,6 +4,7 @@ mod bombs;
 mod calls;
 mod egress;
 mod guest;
+mod health;
 mod imports;
 mod instances;
 mod isolation;
