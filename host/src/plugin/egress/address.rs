@@ -8,12 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// Ranges that no grant opens, with the reason.
-const NEVER: [(&str, &str); 9] = [
+const NEVER: [(&str, &str); 11] = [
     ("169.254.0.0/16", "link-local, where metadata services are"),
     ("fe80::/10", "link-local"),
-    ("fd00:ec2::254/128", "a metadata service"),
+    ("fd00:ec2::/32", "a service of the cloud's own"),
     ("fd20:ce::254/128", "a metadata service"),
     ("168.63.129.16/32", "a metadata service"),
+    ("100.100.100.200/32", "a metadata service"),
+    ("192.0.0.192/32", "a metadata service"),
     ("0.0.0.0/32", "unspecified"),
     ("::/128", "unspecified"),
     ("224.0.0.0/4", "multicast"),
@@ -79,8 +81,9 @@ impl AddressFilter {
 
     /// Whether `ip` may be dialled.
     pub(super) fn check(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let never = |ip: IpAddr| self.never.iter().find(|(range, _)| range.contains(&ip));
         let ip = carried(ip);
-        if let Some((_, reason)) = self.never.iter().find(|(range, _)| range.contains(&ip)) {
+        if let Some((_, reason)) = never(ip).or_else(|| translated(ip).and_then(never)) {
             return Err(Refusal { reason, range: None });
         }
         if self.allowed.iter().any(|range| range.contains(&ip)) {
@@ -93,14 +96,27 @@ impl AddressFilter {
     }
 }
 
+/// The address that one in the range for local translators may lead to. Which of them
+/// it does lead to is the network's affair.
+fn translated(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V6(ip) => match ip.segments() {
+            [0x64, 0xff9b, 1, .., high, low] => Some(v4(high, low)),
+            _ => None,
+        },
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn v4(high: u16, low: u16) -> IpAddr {
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
 /// The address that `ip` leads to.
 fn carried(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(ip) = ip else { return ip };
-    let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    };
     match ip.segments() {
         // Mapped, translated (RFC 2765), NAT64 and 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low]
@@ -185,7 +201,12 @@ mod tests {
             "64:ff9b::169.254.169.254",
             "fe80::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
             "fd20:ce::254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "64:ff9b:1::a9fe:a9fe",
             "0.0.0.0",
             "::",
             "224.0.0.1",

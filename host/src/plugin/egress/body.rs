@@ -177,3 +177,118 @@ impl Body for Bounded {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn::TrySendError;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        sync::Semaphore,
+        time::sleep,
+    };
+
+    use super::*;
+    use crate::config::grants::Host;
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+
+    /// A response whose head `serve` has sent, within `bounds`, over a pipe in memory:
+    /// unlike a socket, that stands still with the clock.
+    async fn response<F: Future<Output = ()> + Send + 'static>(
+        bounds: Bounds,
+        serve: impl FnOnce(DuplexStream) -> F + Send + 'static,
+    ) -> Response<Bounded> {
+        let (client, mut server) = duplex(1 << 10);
+        let mut connection = Connection::new(Box::new(client)).await.expect("a connection");
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let sent = connection.send(Request::get("/").body(body).expect("a request"));
+        tokio::spawn(async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(server.read_u8().await.expect("a request"));
+            }
+            serve(server).await;
+        });
+        let response = sent.await.map_err(TrySendError::into_error).expect("a head");
+        let places = Arc::new(Semaphore::new(1));
+        let lease = Lease {
+            pool: Arc::new(Pool::new(1)),
+            origin: Origin { is_https: false, host: Host::Name("a".into()), port: 80 },
+            connection,
+            _place: places.try_acquire_owned().expect("a place"),
+        };
+        response.map(|body| Bounded::new(body, bounds, lease))
+    }
+
+    fn bounds() -> Bounds {
+        Bounds {
+            left: 1 << 20,
+            deadline: Instant::now() + Duration::from_mins(1),
+            between_bytes: None,
+            rate_min: 0,
+        }
+    }
+
+    /// One byte every two seconds, for ever.
+    async fn trickle(mut stream: DuplexStream) {
+        stream.write_all(HEAD).await.expect("sent");
+        while stream.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_ended_once_it_was_waited_for_long_enough() {
+        let start = Instant::now();
+        for (rate_min, seconds) in [(128, 10..12), (0, 60..61)] {
+            let began = Instant::now();
+            let body = response(Bounds { rate_min, ..bounds() }, trickle).await.into_body();
+            let ended = body.collect().await.map(|_| ());
+            assert!(matches!(ended, Err(Error::ConnectionReadTimeout)), "{ended:?}");
+            assert!(seconds.contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        }
+        assert!(start.elapsed() > Duration::from_mins(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_falls_silent_is_ended_after_the_guests_own_pause() {
+        let silent = async |mut stream: DuplexStream| {
+            stream.write_all(HEAD).await.expect("sent");
+            sleep(Duration::from_hours(1)).await;
+        };
+        let bounds = Bounds { between_bytes: Some(Duration::from_secs(3)), ..bounds() };
+        let body = response(bounds, silent).await.into_body();
+        let began = Instant::now();
+        let ended = body.collect().await.map(|_| ());
+        assert!(matches!(ended, Err(Error::ConnectionReadTimeout)), "{ended:?}");
+        assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_takes_its_time_is_no_slow_origin() {
+        let steady = async |mut stream: DuplexStream| {
+            stream.write_all(HEAD).await.expect("sent");
+            while stream.write_all(&[b'x'; 1 << 10]).await.is_ok() {}
+        };
+        let bounds = Bounds { rate_min: 1 << 20, ..bounds() };
+        let mut body = response(bounds, steady).await.into_body();
+        for _ in 0..5 {
+            sleep(Duration::from_secs(10)).await;
+            let frame = body.frame().await.expect("more");
+            assert!(frame.is_ok(), "{:?}", frame.err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_ends_at_its_size() {
+        let large = async |mut stream: DuplexStream| {
+            stream.write_all(HEAD).await.expect("sent");
+            while stream.write_all(&[b'x'; 1 << 10]).await.is_ok() {}
+        };
+        let body = response(Bounds { left: 5_000, ..bounds() }, large).await.into_body();
+        let ended = body.collect().await.map(|_| ());
+        assert!(matches!(ended, Err(Error::HttpResponseBodySize(None))), "{ended:?}");
+    }
+}

@@ -207,6 +207,12 @@ impl Egress {
         self.tcp_grants.iter().filter(is_named).map(|grant| grant.port)
     }
 
+    /// HTTP connections that wait for another request.
+    #[cfg(test)]
+    pub(super) fn idle_connections(&self) -> usize {
+        self.pool.len()
+    }
+
     /// What `network` grants to a plugin of a test.
     #[cfg(test)]
     pub(super) fn of(network: &config::Network) -> Self {

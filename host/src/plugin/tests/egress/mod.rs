@@ -1,6 +1,12 @@
 //! The first-party plugins against servers on loopback: what grants open and what
 //! they leave shut.
 
+mod bounds;
+mod caller;
+mod pooling;
+mod ssrf;
+mod tls;
+
 use std::net::SocketAddr;
 
 use http::HeaderValue;
@@ -15,8 +21,8 @@ use crate::{
     group::{FillError, Getter, Outcome},
 };
 
-const DICT: &[u8] = include_bytes!("../../../../plugins/dict/dict.wasm");
-const HTTP: &[u8] = include_bytes!("../../../../plugins/http/http.wasm");
+const DICT: &[u8] = include_bytes!("../../../../../plugins/dict/dict.wasm");
+const HTTP: &[u8] = include_bytes!("../../../../../plugins/http/http.wasm");
 
 /// Serves every connection on a port of loopback with `serve`.
 async fn server<F: Future<Output = ()> + Send>(
