@@ -16,6 +16,7 @@ mod cli;
 mod demo;
 mod dictionary;
 mod embedding;
+mod failing;
 mod harness;
 mod hostile;
 mod keys;
