@@ -42,9 +42,9 @@ pub(super) mod lifecycle {
 pub(super) use contract::cachecluster::plugin::types;
 
 /// The track this node speaks, as plugins name it in their imports and exports.
-pub(super) const TRACK: &str = "0.1";
+pub const TRACK: &str = "0.1";
 /// Name of the contract's package.
-pub(super) const PACKAGE: &str = "cachecluster:plugin";
+pub const PACKAGE: &str = "cachecluster:plugin";
 /// The export every plugin must have.
 pub(super) const GETTER: &str = "cachecluster:plugin/getter@0.1.0";
 /// Optional export: several keys in one trip.

@@ -80,8 +80,9 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-/// The digest of `bytes`, as settings and operators write it.
-pub(super) fn digest(bytes: &[u8]) -> String {
+/// The digest of `bytes`, as settings and operators write it: `sha256:` and 64 hexadecimal
+/// digits.
+pub fn digest(bytes: &[u8]) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
         let written = write!(text, "{byte:02x}");
@@ -136,14 +137,7 @@ pub(super) fn compile(engine: &Engine, source: &Source) -> Result<Component, Pro
 /// Checks the names of what `component` needs and gives: wasmtime would find the same
 /// faults, but in words that name neither the track nor the remedy.
 pub(super) fn check_interfaces(engine: &Engine, component: &Component) -> Result<(), Problem> {
-    let ty = component.component_type();
-    let exports: Vec<_> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    let imports: Vec<_> = ty
-        .imports(engine)
-        .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
-        .map(|(name, _)| name.to_owned())
-        .collect();
-
+    let (imports, exports) = interfaces(engine, component);
     for interface in imports.iter().chain(&exports) {
         let name = Name::parse(interface);
         if name.package == PACKAGE && !name.is_track(TRACK) {
@@ -164,6 +158,16 @@ pub(super) fn check_interfaces(engine: &Engine, component: &Component) -> Result
         return Err(Problem::NoGetter);
     }
     Ok(())
+}
+
+/// The names of the interfaces that `component` imports, and of those that it exports.
+pub(super) fn interfaces(engine: &Engine, component: &Component) -> (Vec<String>, Vec<String>) {
+    let ty = component.component_type();
+    let imports = ty
+        .imports(engine)
+        .filter(|(_, item)| !matches!(item.ty, ComponentItem::Type(_)))
+        .map(|(name, _)| name.to_owned());
+    (imports.collect(), ty.exports(engine).map(|(name, _)| name.to_owned()).collect())
 }
 
 /// The parts of `namespace:package/interface@version`.

@@ -162,6 +162,8 @@ pub enum Problem {
         function: &'static str,
         /// What it says, or how it failed.
         message: String,
+        /// Whether it failed rather than said so: it trapped, say.
+        is_fault: bool,
     },
     /// The trial did not end in time.
     #[error("its trial at load (instantiate, init, check) took longer than {} s", .0.as_secs())]

@@ -145,7 +145,9 @@ impl Generation {
         let mut instance = Instance::create(self, deadline).await.map_err(problem)?;
         match instance.check(deadline).await {
             Ok(Ok(())) => {}
-            Ok(Err(message)) => return Err(Problem::Lifecycle { function: "check", message }),
+            Ok(Err(message)) => {
+                return Err(Problem::Lifecycle { function: "check", message, is_fault: false });
+            }
             Err(fault) => return Err(lifecycle_problem("check", &fault)),
         }
         for key in &self.recipe.settings.probe.keys {
@@ -198,13 +200,15 @@ fn problem(error: CreateError) -> Problem {
         CreateError::Instantiate(fault) => Problem::Instantiate(fault.to_string()),
         CreateError::Export { interface, message } => Problem::Export { interface, message },
         CreateError::Init(fault) => lifecycle_problem("init", &fault),
-        CreateError::InitError(message) => Problem::Lifecycle { function: "init", message },
+        CreateError::InitError(message) => {
+            Problem::Lifecycle { function: "init", message, is_fault: false }
+        }
     }
 }
 
 fn lifecycle_problem(function: &'static str, fault: &Fault) -> Problem {
     match fault {
         Fault::Deadline(_) | Fault::Endless(_) => Problem::TrialTimeout(TRIAL_TIMEOUT),
-        fault => Problem::Lifecycle { function, message: fault.to_string() },
+        fault => Problem::Lifecycle { function, message: fault.to_string(), is_fault: true },
     }
 }

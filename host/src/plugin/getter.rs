@@ -55,7 +55,7 @@ pub struct Plugin {
     /// What new calls begin with. A call keeps the generation it began with to its end.
     rollout: Arc<Rollout>,
     stats: Stats,
-    fills: Handle,
+    pub(super) fills: Handle,
     /// The sweeper and the checker. They begin when the plugin is whole.
     tasks: OnceLock<[AbortHandle; 2]>,
 }
@@ -358,7 +358,7 @@ impl Plugin {
         Ok(answer)
     }
 
-    fn outcome(
+    pub(super) fn outcome(
         &self,
         generation: &Generation,
         answer: Answer,
@@ -395,7 +395,7 @@ impl Plugin {
     }
 
     /// This plugin, when the caller's thread is not one of the host's.
-    fn elsewhere(&self) -> Option<Arc<Self>> {
+    pub(super) fn elsewhere(&self) -> Option<Arc<Self>> {
         let here = Handle::try_current().is_ok_and(|current| current.id() == self.fills.id());
         if here { None } else { self.myself.upgrade() }
     }
@@ -462,11 +462,11 @@ impl Getter for Plugin {
 }
 
 /// A call on the host's threads, ended when its caller goes away.
-struct Carried<T>(JoinHandle<T>);
+pub(super) struct Carried<T>(pub(super) JoinHandle<T>);
 
 impl<T> Carried<T> {
     /// The call's result, unless it panicked or the host is shutting down.
-    async fn result(mut self) -> Result<T, FillError> {
+    pub(super) async fn result(mut self) -> Result<T, FillError> {
         (&mut self.0).await.map_err(|error| {
             if error.is_panic() {
                 FillError::Internal("the plugin host panicked in this call".to_owned())
@@ -483,14 +483,14 @@ impl<T> Drop for Carried<T> {
     }
 }
 
-fn utf8(key: &[u8]) -> Result<&str, FillError> {
+pub(super) fn utf8(key: &[u8]) -> Result<&str, FillError> {
     std::str::from_utf8(key).map_err(|_| {
         FillError::InvalidKey("the keys of a group that a plugin fills are UTF-8 text".to_owned())
     })
 }
 
 /// How many other fills `fill` stands in; its chain has itself as the innermost.
-fn nesting(fill: &Fill) -> usize {
+pub(super) fn nesting(fill: &Fill) -> usize {
     fill.chain.depth().saturating_sub(1)
 }
 

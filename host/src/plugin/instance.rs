@@ -229,6 +229,11 @@ impl Instance {
         debug_assert!(deleted.is_ok(), "a guest only borrows its context");
     }
 
+    /// Memory it has taken. It never gives any back, so this is the most it ever had.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.store.data().limiter.bytes() as u64
+    }
+
     /// Whether it has served long enough to be replaced: memory that a guest leaks,
     /// and state that it should not keep, end with it.
     pub(super) fn is_spent(&self) -> bool {

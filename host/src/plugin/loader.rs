@@ -231,7 +231,7 @@ impl Loader {
     }
 
     /// Compiles on threads that serve nothing.
-    async fn compile(&self, source: Source) -> Result<Component, Problem> {
+    pub(super) async fn compile(&self, source: Source) -> Result<Component, Problem> {
         let engine = self.engine.clone();
         let job = move || {
             let component = component::compile(&engine, &source)?;

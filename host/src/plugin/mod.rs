@@ -15,6 +15,8 @@
 //! - `answer`, `fault`, `tally`: what comes back, checked and put into words.
 //! - `health`, `poison`, `retry`, `checkup`: what becomes of calls that fail, and how a
 //!   plugin fares.
+//! - `compiled`, `measure`: a component tried under many settings and its calls measured,
+//!   for whoever makes a plugin.
 //! - `imports`, `egress`, `secrets`: what a guest may call, reach, and know.
 //!
 //! Invariants:
@@ -28,6 +30,7 @@ mod answer;
 mod bindings;
 mod cache_dir;
 mod checkup;
+mod compiled;
 mod compiler;
 mod component;
 mod egress;
@@ -42,6 +45,7 @@ mod imports;
 mod instance;
 mod limiter;
 mod loader;
+mod measure;
 mod poison;
 mod pool;
 mod private_dir;
@@ -63,8 +67,12 @@ use std::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+pub use bindings::{PACKAGE as GETTER_PACKAGE, TRACK};
+pub use compiled::Compiled;
+pub use component::digest;
 pub use error::{HostError, LoadError, Problem};
 pub use getter::Plugin;
+pub use measure::{Cost, Ended, Measured};
 pub use reload::{
     Prepared, ReloadOutcome, ReloadReport, ReloadStatus, Reloaded, SwapHook, Swapped, Trigger,
 };
@@ -98,8 +106,23 @@ impl PluginHost {
         groups: Weak<Groups>,
         metrics: Metrics,
     ) -> Result<Self, HostError> {
-        let engine = engine::start(settings)?;
         let shelf = Shelf::open(&settings.data_dir);
+        Self::start_with(settings, groups, metrics, shelf)
+    }
+
+    /// As [`PluginHost::start`], without a node: plugins read no groups, and no version
+    /// of them is kept.
+    pub fn start_alone(settings: &config::Wasm, metrics: Metrics) -> Result<Self, HostError> {
+        Self::start_with(settings, Weak::new(), metrics, Shelf::nowhere())
+    }
+
+    fn start_with(
+        settings: &config::Wasm,
+        groups: Weak<Groups>,
+        metrics: Metrics,
+        shelf: Shelf,
+    ) -> Result<Self, HostError> {
+        let engine = engine::start(settings)?;
         let linker = imports::linker(&engine).map_err(HostError::Linker)?;
         let mut builder = Builder::new_multi_thread();
         if settings.threads > 0 {

@@ -197,7 +197,7 @@ impl CpuMeter {
 
 /// CPU time of this thread. Not the time of day: on a busy machine a guest is not
 /// charged for the time in which others ran.
-fn thread_cpu_time() -> Duration {
+pub(super) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

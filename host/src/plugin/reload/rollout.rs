@@ -21,6 +21,7 @@ use super::{
     first::{Refused, first, last_good},
     lookout::Bell,
     settle,
+    shelf::Place,
     stage::{Fallback, ReloadOutcome, ReloadStatus, Stage},
     watch,
 };
@@ -156,8 +157,33 @@ impl Rollout {
                 generation
             }
         };
+        let rollout = Arc::new(Self::of(loader, identity, recipe, generation, stage));
+        let task = rollout.loader.fills.spawn(watch::keep(Arc::downgrade(&rollout), path, seen));
+        // Set here alone.
+        rollout.watch.set(task.abort_handle()).ok();
+        Ok(rollout)
+    }
+
+    /// A plugin that serves with `generation` and nothing else: nobody watches its file.
+    pub(in crate::plugin) fn fixed(
+        loader: Arc<Loader>,
+        identity: Identity,
+        recipe: Recipe,
+        generation: Generation,
+    ) -> Arc<Self> {
+        let stage = Stage::new(Place::nowhere());
+        Arc::new(Self::of(loader, identity, recipe, generation, stage))
+    }
+
+    fn of(
+        loader: Arc<Loader>,
+        identity: Identity,
+        recipe: Recipe,
+        generation: Generation,
+        stage: Stage,
+    ) -> Self {
         let novice = stage.look().map_or(0, |(number, ..)| number);
-        let rollout = Arc::new(Self {
+        Self {
             current: ArcSwap::from_pointee(generation),
             wanted: Arc::new(TurnMutex::new(Wanted { recipe, refused: None })),
             stage: Mutex::new(stage),
@@ -167,11 +193,7 @@ impl Rollout {
             watch: OnceLock::new(),
             loader,
             identity,
-        });
-        let task = rollout.loader.fills.spawn(watch::keep(Arc::downgrade(&rollout), path, seen));
-        // Set here alone.
-        rollout.watch.set(task.abort_handle()).ok();
-        Ok(rollout)
+        }
     }
 
     /// What new calls begin with.

@@ -70,6 +70,11 @@ impl Shelf {
         }
     }
 
+    /// A shelf on which nothing is kept.
+    pub(in crate::plugin) fn nowhere() -> Self {
+        Self(None)
+    }
+
     /// The place of the plugin `name` from the file `source`.
     pub(in crate::plugin) fn place(&self, name: &str, source: &Path) -> Place {
         Place(self.0.as_ref().map(|directory| {
