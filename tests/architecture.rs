@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "node",
         &["value", "store", "flight", "failures", "config", "metrics", "group", "plugin", "front"],
     ),
-    ("workbench", &["config", "metrics", "group", "plugin"]),
+    ("workbench", &["value", "config", "metrics", "group", "plugin"]),
     ("cli", &["config", "node", "workbench"]),
 ];
 

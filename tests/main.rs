@@ -24,3 +24,4 @@ mod memory;
 mod operations;
 mod stampede;
 mod trouble;
+mod workbench;

@@ -2,11 +2,18 @@
 
 use std::io::{self, IsTerminal, Write as _};
 
+use serde::Serialize;
+
 /// Prints a result on standard output, at once.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Prints a result as a JSON document.
+pub(super) fn print_json(result: &impl Serialize) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(result)?))
 }
 
 /// Prints a line for people on standard error. Where that is closed there is nobody to

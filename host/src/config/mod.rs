@@ -40,6 +40,7 @@ pub use document::Document;
 pub use effective::effective;
 pub use read::Loaded;
 pub use report::{Phase, Place, Report, Reports, Severity};
+pub use secrets::SecretText;
 pub use shape::{schema, schema_text};
 pub use template::{documentation, template};
 pub use units::ByteSize;

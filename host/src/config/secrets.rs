@@ -44,7 +44,7 @@ pub(crate) fn read(text: &str) -> Result<SecretSource, Refusal> {
 }
 
 /// The schema of a [`SecretSource`] as text.
-pub(super) struct SecretText;
+pub struct SecretText;
 
 impl JsonSchema for SecretText {
     fn inline_schema() -> bool {
@@ -69,10 +69,12 @@ impl JsonSchema for SecretText {
 pub(super) fn masked<'a>(text: &'a str, file: &DeTable<'_>) -> Cow<'a, str> {
     let mut shown = Cow::Borrowed(text);
     let plugins = file.get("plugins").and_then(|plugins| plugins.get_ref().as_table());
-    for plugin in plugins.into_iter().flat_map(DeTable::values) {
-        let settings = plugin.get_ref().as_table().into_iter().flatten();
+    let plugins = plugins.into_iter().flat_map(DeTable::values);
+    // A plugin's manifest has its tables at the root.
+    let tables = plugins.filter_map(|plugin| plugin.get_ref().as_table()).chain([file]);
+    for settings in tables {
         // A misspelt table, which is reported as such, may hold secrets too.
-        for (_, value) in settings.filter(|(key, _)| key.get_ref().starts_with("secret")) {
+        for (_, value) in settings.iter().filter(|(key, _)| key.get_ref().starts_with("secret")) {
             match value.get_ref().as_table() {
                 Some(secrets) => secrets.values().for_each(|secret| mask(&mut shown, secret)),
                 None => mask(&mut shown, value),

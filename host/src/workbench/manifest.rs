@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::expectation::{self, Test};
-use crate::config::{Document, Limits, Network, Plugin, Report, Reports, units};
+use crate::config::{Document, Limits, Network, Plugin, Report, Reports, SecretText, units};
 
 /// Name of the manifest in a project's folder.
 pub const FILE_NAME: &str = "plugin.toml";
@@ -36,6 +36,11 @@ pub struct Manifest {
     /// that the workbench plays.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// Settings that are secret: a name, and where the value is read when the plugin is
+    /// tried, `env:VARIABLE` or `file:PATH` (relative to the manifest's folder).
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, SecretText>")]
+    pub secrets: BTreeMap<String, String>,
     /// What the plugin may reach; `{origin}` as in `config`.
     #[serde(default)]
     pub network: Network,
@@ -138,32 +143,33 @@ impl Manifest {
         document.finish()
     }
 
-    /// The plugin as a node's settings would have it, with `origin` in the place of
-    /// [`ORIGIN`].
-    pub fn settings(&self, origin: Option<SocketAddr>) -> Plugin {
-        let written = |text: &String| match origin {
-            Some(origin) => text.replace(ORIGIN, &origin.to_string()),
-            None => text.clone(),
-        };
-        let config = self.config.iter().map(|(key, value)| (key.clone(), written(value)));
+    /// The plugin as a node's settings would have it, but for [`ORIGIN`], which still
+    /// stands for an address.
+    pub fn settings(&self) -> Plugin {
         Plugin {
             limits: self.limits.clone(),
-            network: Network {
-                http: self.network.http.iter().map(written).collect(),
-                tcp: self.network.tcp.iter().map(written).collect(),
-                ..self.network.clone()
-            },
-            config: config.collect(),
+            network: self.network.clone(),
+            config: self.config.clone(),
+            secrets: self.secrets.clone(),
             ..Plugin::new(&self.plugin.component)
         }
     }
+}
 
-    /// Whether any setting or grant speaks of the origin that the workbench plays.
-    pub fn has_origin(&self) -> bool {
-        let grants = self.network.http.iter().chain(&self.network.tcp);
-        !self.origin.is_empty()
-            || self.config.values().chain(grants).any(|text| text.contains(ORIGIN))
-    }
+/// Whether `settings` speak of an origin that the workbench is to play.
+pub fn names_origin(settings: &Plugin) -> bool {
+    let grants = settings.network.http.iter().chain(&settings.network.tcp);
+    settings.config.values().chain(grants).any(|text| text.contains(ORIGIN))
+}
+
+/// `settings` with the address of `origin` in the place of [`ORIGIN`].
+#[must_use]
+pub fn with_origin(settings: &Plugin, origin: SocketAddr) -> Plugin {
+    let written = |text: &mut String| *text = text.replace(ORIGIN, &origin.to_string());
+    let mut settings = settings.clone();
+    settings.config.values_mut().for_each(written);
+    settings.network.http.iter_mut().chain(&mut settings.network.tcp).for_each(written);
+    settings
 }
 
 fn check(document: &mut Document<Manifest>) {
@@ -191,6 +197,10 @@ fn check(document: &mut Document<Manifest>) {
     }
     let written = |text: &str| text.replace(ORIGIN, "127.0.0.1:8080");
     document.check_grants(name, &manifest.limits, &manifest.network, written);
+    for name in manifest.secrets.keys().filter(|name| manifest.config.contains_key(*name)) {
+        let title = format!("`{name}` is both a setting and a secret");
+        document.refuse(&["secrets", name], title, "remove it from `[config]`");
+    }
     for (index, route) in manifest.origin.iter().enumerate() {
         check_route(document, &index.to_string(), route, &manifest.origin[..index]);
     }
@@ -285,13 +295,14 @@ expect = "not-found"
         assert_eq!((manifest.origin.len(), manifest.origin[0].status), (1, 200));
         assert_eq!(manifest.test[0].ttl, Some(Duration::from_mins(1)));
         assert_eq!(manifest.test[1].expect, Expect::NotFound);
-        assert!(manifest.has_origin());
     }
 
     #[test]
     fn the_origins_address_takes_its_place_in_settings_and_grants() {
         let (manifest, _) = Manifest::read(WHOLE, FILE_NAME).expect("a manifest");
-        let settings = manifest.settings(Some(([127, 0, 0, 1], 4711).into()));
+        assert!(names_origin(&manifest.settings()));
+        let settings = with_origin(&manifest.settings(), ([127, 0, 0, 1], 4711).into());
+        assert!(!names_origin(&settings));
         assert_eq!(settings.config["url"], "http://127.0.0.1:4711/items");
         assert_eq!(settings.network.http, ["http://127.0.0.1:4711"]);
         assert_eq!(settings.limits.timeout, Duration::from_secs(2));

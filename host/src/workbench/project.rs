@@ -3,13 +3,15 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
-use super::manifest::{FILE_NAME, Manifest};
+use super::{
+    manifest::{FILE_NAME, Manifest, names_origin, with_origin},
+    origin::Origin,
+};
 use crate::config::{Plugin, Report, Reports};
 
 /// Size of the largest manifest: its bodies are the size of test data.
@@ -100,15 +102,29 @@ impl Project {
         self.component.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The plugin as a node's settings would have it, with `origin` in the place of
-    /// [`super::manifest::ORIGIN`].
-    pub fn settings(&self, origin: Option<SocketAddr>) -> Plugin {
-        let mut settings = match &self.manifest {
-            Some(manifest) => manifest.settings(origin),
-            None => Plugin::new(&self.component),
-        };
-        settings.source.clone_from(&self.component);
-        settings
+    /// The plugin as a node's settings would have it, but for
+    /// [`ORIGIN`](super::manifest::ORIGIN), which still stands for an address.
+    pub fn settings(&self) -> Plugin {
+        let settings = self.manifest.as_ref().map(Manifest::settings);
+        Plugin {
+            source: self.component.clone(),
+            ..settings.unwrap_or_else(|| Plugin::new(&self.component))
+        }
+    }
+
+    /// Plays the origin of the manifest, and gives `settings` with its address where
+    /// they speak of it; no origin where they do not. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// There is no port for it.
+    pub async fn play(&self, settings: &Plugin) -> io::Result<(Option<Origin>, Plugin)> {
+        if !names_origin(settings) {
+            return Ok((None, settings.clone()));
+        }
+        let routes = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.origin);
+        let origin = Origin::of_routes(routes).await?;
+        let settings = with_origin(settings, origin.address());
+        Ok((Some(origin), settings))
     }
 }
 

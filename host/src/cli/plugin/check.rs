@@ -1,34 +1,59 @@
 //! `plugin check`: everything that can be known about a plugin without calling it.
 
-use std::path::PathBuf;
-
-use cachecluster::config::Config;
+use cachecluster::{
+    config::Wasm,
+    workbench::{
+        Workbench,
+        check::{Finding, Verdict, run},
+    },
+};
 use clap::Args;
 
-use super::{Exit, Failure, open};
-use crate::cli::output::{chain, print};
+use super::{
+    Exit, Failure,
+    subject::{Grants, Output, Subject},
+};
+use crate::cli::output::{print, print_json};
 
 /// What to check.
 #[derive(Debug, Args)]
-pub(super) struct Options {
-    /// A component, a project's folder, or its manifest
-    #[arg(value_name = "FILE|DIR", default_value = ".")]
-    path: PathBuf,
+pub(in crate::cli) struct Options {
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    grants: Grants,
+    /// How to report
+    #[arg(short, long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    output: Output,
 }
 
 /// Checks a component under its manifest's limits and grants.
 pub(super) fn check(options: &Options) -> Result<(), Failure> {
-    let project = open(&options.path)?;
-    let mut config = Config::default();
-    config.plugins.insert(project.name(), project.settings(None));
-    for (name, result) in cachecluster::node::Node::check_plugins(&config, "".as_ref())? {
-        match result {
-            Ok(digest) => print(&format!("✓ plugin   {name}  {digest}\n"))?,
-            Err(error) => {
-                print(&format!("✗ plugin   {name}  {}\n", chain(&error)))?;
-                return Err(Failure::Said(Exit::Failed));
-            }
-        }
+    let project = options.subject.open()?;
+    let settings = options.grants.over(&project);
+    // What was compiled before would be found rather than compiled, and its time told
+    // for the compiler's.
+    let cold = tempfile::tempdir()?;
+    let wasm = Wasm { cache_dir: cold.path().to_owned(), ..Wasm::default() };
+    let workbench = Workbench::start(&wasm).map_err(anyhow::Error::from)?;
+    let mut findings = Vec::new();
+    let each = |finding: &Finding| {
+        findings.push(finding.clone());
+        if options.output == Output::Text { print(&line(finding)) } else { Ok(()) }
+    };
+    workbench.run(run(&workbench, &project, &settings, each))?;
+    if options.output == Output::Json {
+        print_json(&findings)?;
     }
-    Ok(())
+    let is_bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    if is_bad { Err(Failure::Said(Exit::Failed)) } else { Ok(()) }
+}
+
+fn line(finding: &Finding) -> String {
+    let mark = match finding.verdict {
+        Verdict::Good => '✓',
+        Verdict::Doubtful => '!',
+        Verdict::Bad => '✗',
+    };
+    format!("{mark} {:<10} {}\n", finding.step.name(), finding.text)
 }
