@@ -90,6 +90,13 @@ impl Secrets {
         Self { by_name, search }
     }
 
+    /// The secrets of a test.
+    #[cfg(test)]
+    pub(super) fn of(values: &[(&str, &str)]) -> Self {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self::new(values.iter().map(pair).collect())
+    }
+
     /// The secret `name`, for the guest.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.by_name.get(name).map(String::as_str)
@@ -201,8 +208,7 @@ mod tests {
     use super::*;
 
     fn secrets(values: &[(&str, &str)]) -> Secrets {
-        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Secrets::new(values.iter().map(pair).collect())
+        Secrets::of(values)
     }
 
     fn read(folder: &Path, source: &str) -> Result<Secrets, String> {

@@ -186,6 +186,21 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_in_a_record_is_replaced_by_its_name() {
+        let log = GuestLog::new("p".into(), Counter::default());
+        let secrets = Secrets::of(&[("token", "s3cr3t-Token")]);
+        // One that the cut would go through is one all the same.
+        let long = format!("{}s3cr3t-Token", "x".repeat(MESSAGE_MAX - 6));
+        let text = logged(|| {
+            let fields = [("s3cr3t-Token".to_owned(), "is s3cr3t-TOKEN.".to_owned())];
+            log.write(Level::Warn, "Bearer s3cr3t-Token", &fields, &secrets);
+            log.write(Level::Warn, &long, &[], &secrets);
+        });
+        assert!(!text.to_lowercase().contains("s3cr3t"), "{text}");
+        assert_eq!(text.matches("[secret token]").count(), 3, "{text}");
+    }
+
+    #[test]
     fn fields_cannot_forge_records() {
         let fields = [("a\n".to_owned(), "1\" level=\"error".to_owned())];
         assert_eq!(join(&fields, &Secrets::default()), r#"a\n="1\" level=\"error""#);

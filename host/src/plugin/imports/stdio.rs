@@ -168,6 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_found_across_writes_and_pieces() {
+        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let secrets = Arc::new(Secrets::of(&[("token", "s3cr3t-Token")]));
+        let text = logged(|| {
+            let stream = LogStream::stderr(log, secrets);
+            stream.take(b"s3cr3t");
+            stream.take(b"-Token\n");
+            // The line is as long as it may be somewhere within the secret.
+            for before in LINE_MAX - 11..LINE_MAX {
+                stream.take(&vec![b'x'; before]);
+                b"s3cr3t-Token\n".iter().for_each(|byte| stream.take(&[*byte]));
+            }
+        });
+        assert!(!text.contains("s3cr3t") && !text.contains("-Token"));
+        assert_eq!(text.matches("[secret token]").count(), 12);
+    }
+
+    #[test]
     fn a_line_without_an_end_is_written_in_pieces() {
         let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
         let text =

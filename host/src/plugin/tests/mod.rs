@@ -11,3 +11,4 @@ mod isolation;
 mod loading;
 mod loops;
 mod reload;
+mod secrets;
