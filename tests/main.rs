@@ -17,11 +17,14 @@ mod demo;
 mod dictionary;
 mod embedding;
 mod failing;
+#[path = "fixtures/guest/mod.rs"]
+mod guest;
 mod harness;
 mod hostile;
 mod keys;
 mod memory;
 mod operations;
+mod reload;
 mod stampede;
 mod trouble;
 mod workbench;

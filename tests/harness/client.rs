@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     time::timeout,
 };
@@ -33,6 +33,40 @@ impl Response {
 
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A connection for one request after the other.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) async fn open(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("a listener");
+        stream.set_nodelay(true).expect("a socket");
+        Self(BufReader::new(stream))
+    }
+
+    /// `GET` of `target`, sent as it stands.
+    ///
+    /// # Panics
+    /// When there is no whole answer within [`PATIENCE`].
+    pub(crate) async fn get(&mut self, target: &str) -> Response {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        timeout(PATIENCE, async {
+            self.0.write_all(head.as_bytes()).await.expect("to send a request");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let read = self.0.read_until(b'\n', &mut answer).await.expect("an answer");
+                assert!(read > 0, "the connection ended: {answer:?}");
+            }
+            let mut response = parse(&answer).expect("a head");
+            let length = response.header("content-length").parse().expect("a length");
+            response.body = vec![0; length];
+            self.0.read_exact(&mut response.body).await.expect("a body");
+            response
+        })
+        .await
+        .expect("an answer in time")
     }
 }
 
