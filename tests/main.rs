@@ -18,6 +18,7 @@ mod dictionary;
 mod embedding;
 mod failing;
 #[path = "fixtures/guest/mod.rs"]
+#[expect(dead_code, reason = "tests from outside need only some kinds of guests")]
 mod guest;
 mod harness;
 mod hostile;

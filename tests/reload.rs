@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::{
-    guest::{Guest, guest},
+    guest::{FINE, Guest, guest},
     harness::{client::Connection, node::Node, until},
 };
 
@@ -94,7 +94,6 @@ fn word(number: usize) -> String {
 
 /// Ten ways to be broken, by number.
 fn broken(way: usize) -> Vec<u8> {
-    let fine = "(i32.store (i32.const 256) (i32.const 0)) (i32.const 256)";
     let bad = "(i32.store8 (i32.const 256) (i32.const 1))
         (i32.store (i32.const 260) (i32.const 2048)) (i32.store (i32.const 264) (i32.const 4))
         (i32.const 256)";
@@ -112,9 +111,9 @@ fn broken(way: usize) -> Vec<u8> {
         4 => base
             .with_component("(import \"acme:db/q@1.0.0\" (instance (export \"f\" (func))))")
             .bytes(),
-        5 => base.with_lifecycle(bad, fine).bytes(),
-        6 => base.with_lifecycle("(loop (br 0)) unreachable", fine).bytes(),
-        7 => base.with_lifecycle(fine, bad).bytes(),
+        5 => base.with_lifecycle(bad, FINE).bytes(),
+        6 => base.with_lifecycle("(loop (br 0)) unreachable", FINE).bytes(),
+        7 => base.with_lifecycle(FINE, bad).bytes(),
         8 => parse("(component)".to_owned()),
         _ => base.with_core("(func $start unreachable) (start $start)").bytes(),
     }

@@ -4,13 +4,12 @@ use std::{os::unix::fs::symlink, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::guest::{Bench, Guest, body, fill, guest, settings};
+use super::guest::{Bench, FINE, Guest, body, fill, guest, settings};
 use crate::{
     group::{FillError, Getter},
     plugin::{Plugin, Problem, ReloadOutcome, Reloaded, Trigger},
 };
 
-const FINE: &str = "(i32.store (i32.const 256) (i32.const 0)) (i32.const 256)";
 const BAD: &str = "(i32.store8 (i32.const 256) (i32.const 1))
     (i32.store (i32.const 260) (i32.const 2048)) (i32.store (i32.const 264) (i32.const 4))
     (i32.const 256)";
