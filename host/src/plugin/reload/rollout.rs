@@ -250,11 +250,12 @@ impl Rollout {
         let running = self.current();
         let digest = source.digest.clone();
         let is_known = trigger == Trigger::Watch && wanted.refused.as_ref() == Some(&digest);
-        if digest == running.digest || is_known {
-            if digest == running.digest {
-                wanted.refused = None;
-            }
+        if is_known {
             return Ok(Reloaded::Unchanged { digest: running.digest.clone() });
+        }
+        if digest == running.digest {
+            wanted.refused = None;
+            return self.renew(&recipe, &running, trigger).await;
         }
         self.pass_quarantine(&digest, trigger)?;
         let code = Code::Source(source.clone());
@@ -265,6 +266,29 @@ impl Rollout {
             .map_err(|problem| Refused(Some(digest.clone()), problem))?;
         wanted.refused = None;
         let generation = self.swap(generation, Some(source));
+        Ok(Reloaded::Swapped { digest, generation })
+    }
+
+    /// The file has what serves already; what the settings name beside it may be new.
+    async fn renew(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        running: &Generation,
+        trigger: Trigger,
+    ) -> Result<Reloaded, Refused> {
+        let digest = running.digest.clone();
+        let settings = &recipe.settings;
+        let is_alone = settings.secrets.is_empty() && settings.network.ca_files.is_empty();
+        if trigger == Trigger::Watch || is_alone {
+            return Ok(Reloaded::Unchanged { digest });
+        }
+        let code = Code::Compiled(running.component.clone(), digest.clone());
+        let generation = self
+            .loader
+            .generation(&self.identity, recipe, code, Some(running))
+            .await
+            .map_err(|problem| Refused(Some(digest.clone()), problem))?;
+        let generation = self.swap(generation, None);
         Ok(Reloaded::Swapped { digest, generation })
     }
 

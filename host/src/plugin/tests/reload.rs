@@ -153,6 +153,29 @@ async fn a_file_with_the_same_content_is_not_loaded_again() {
 }
 
 #[tokio::test]
+async fn an_operators_reload_reads_secrets_anew() {
+    let bench = Bench::new();
+    let secret = bench.file().with_file_name("token");
+    std::fs::write(&secret, "first-token").expect("written");
+    let plugin = bench
+        .load_with(&version("one"), |p| {
+            p.watch = false;
+            p.secrets.insert("token".to_owned(), format!("file:{}", secret.display()));
+        })
+        .await;
+    let token = || plugin.generation().environment.secrets.get("token").map(str::to_owned);
+    std::fs::write(&secret, "second-token").expect("written");
+    plugin.reload(Trigger::Watch).await.expect("reloaded");
+    assert_eq!(token().as_deref(), Some("first-token"));
+    plugin.reload(Trigger::Operator).await.expect("reloaded");
+    assert_eq!(token().as_deref(), Some("second-token"));
+    std::fs::remove_file(&secret).expect("removed");
+    let refused = plugin.reload(Trigger::Operator).await.expect_err("gone").to_string();
+    assert!(refused.contains("secrets.token"), "{refused}");
+    assert_eq!(token().as_deref(), Some("second-token"));
+}
+
+#[tokio::test]
 async fn a_changed_file_is_noticed_however_it_changes() {
     let bench = Bench::new();
     let plugin = bench.load(&version("one")).await;
