@@ -23,6 +23,7 @@ pub(crate) fn node(origin: std::net::SocketAddr, caching: &str) -> Node {
         source = "{}"
         config = {{ url = "http://{origin}/items/{{key}}", timeout = "5s" }}
         network = {{ http = ["http://{origin}"], allow_private = ["127.0.0.0/8"] }}
+        failure = {{ retries = 0 }}
         [groups.items]
         plugin = "origin"
         [groups.items.cache]

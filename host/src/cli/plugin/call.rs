@@ -72,7 +72,7 @@ pub(super) fn call(options: &Options) -> Result<(), Failure> {
     let cost = measured.cost;
     complain(&answer::line(&measured.ended));
     let instance = match cost.made {
-        Some(made) => format!("a new instance, made in {}", time_text(made)),
+        Some(creation) => format!("a new instance, made in {}", time_text(creation)),
         None => "a warm instance".to_owned(),
     };
     complain(&format!(

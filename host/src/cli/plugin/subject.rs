@@ -35,7 +35,7 @@ pub(super) struct Grants {
     /// A setting of the plugin, as in [config]; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
-    /// An origin that it may reach, as https://api.example.com
+    /// An origin that it may reach, as `https://api.example.com`
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<String>,
     /// A host and port that it may reach, as dict.example:2628

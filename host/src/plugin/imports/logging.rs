@@ -190,11 +190,11 @@ mod tests {
         let log = GuestLog::new("p".into(), Counter::default());
         let secrets = Secrets::of(&[("token", "s3cr3t-Token")]);
         // One that the cut would go through is one all the same.
-        let long = format!("{}s3cr3t-Token", "x".repeat(MESSAGE_MAX - 6));
+        let overlong = format!("{}s3cr3t-Token", "x".repeat(MESSAGE_MAX - 6));
         let text = logged(|| {
             let fields = [("s3cr3t-Token".to_owned(), "is s3cr3t-TOKEN.".to_owned())];
             log.write(Level::Warn, "Bearer s3cr3t-Token", &fields, &secrets);
-            log.write(Level::Warn, &long, &[], &secrets);
+            log.write(Level::Warn, &overlong, &[], &secrets);
         });
         assert!(!text.to_lowercase().contains("s3cr3t"), "{text}");
         assert_eq!(text.matches("[secret token]").count(), 3, "{text}");
