@@ -1,7 +1,7 @@
 //! What went wrong, as RFC 9457 problem documents.
 //!
 //! Every error of both surfaces is one of these: a status, a stable `type` for
-//! programs, a `detail` for people that says what to do, and the group it is about.
+//! programs, a `detail` for people that says what to do, and what it is about.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use ::http::{
     header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
 };
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{body::ReplyBody, target::TargetError};
 use crate::group::{FillError, GetError};
@@ -26,13 +26,14 @@ pub(crate) struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: String,
-    group: Option<String>,
+    /// What else the document says, such as the group it is about.
+    members: Map<String, Value>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
 }
 
 impl Problem {
-    /// A problem that is about no group in particular.
+    /// A problem that is about nothing in particular.
     pub(crate) fn new(
         status: StatusCode,
         kind: &'static str,
@@ -40,17 +41,33 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        Self { status, kind, title, detail, group: None, retry_after: None, allow: None }
+        Self {
+            status,
+            kind,
+            title,
+            detail,
+            members: Map::new(),
+            retry_after: None,
+            allow: None,
+        }
     }
 
     /// The group the problem is about.
     #[must_use]
-    pub(crate) fn of_group(mut self, group: &str) -> Self {
-        self.group = Some(group.to_owned());
+    pub(crate) fn of_group(self, group: &str) -> Self {
+        self.with("group", group)
+    }
+
+    /// Something else that the document says.
+    #[must_use]
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
         self
     }
 
-    fn retry(mut self, after: Duration) -> Self {
+    /// When to try again.
+    #[must_use]
+    pub(crate) fn retry(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
@@ -122,8 +139,8 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        if let Some(group) = &self.group {
-            document["group"] = json!(group);
+        for (name, value) in &self.members {
+            document[name] = value.clone();
         }
         format!("{document:#}\n")
     }

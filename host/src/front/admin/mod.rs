@@ -1,4 +1,4 @@
-//! The surface for operators: health, metrics, status and purges.
+//! The surface for operators: health, metrics, status, purges and reloads.
 //!
 //! | request | answer |
 //! |---|---|
@@ -9,15 +9,21 @@
 //! | `GET /status` | the node, its groups and its plugins, as JSON |
 //! | `DELETE /groups/{group}` | purges a whole group |
 //! | `DELETE /groups/{group}/keys/{key…}` | purges one key, written as clients write it |
+//! | `POST /reload` | reads the settings again, and every plugin's file; says what changed |
+//! | `POST /plugins/{name}/reload` | has one plugin look at its file; says what came of it |
 //!
-//! `HEAD` works wherever `GET` does. Errors are problem documents.
+//! `HEAD` works wherever `GET` does. Errors are problem documents: 409 when a reload was
+//! refused and nothing has changed, with the reasons.
 //!
 //! Invariants:
-//! - a browser that a stranger's page drives cannot purge or read here: see `guard`;
-//! - reading is cheap and never waits for a group, a plugin or a peer.
+//! - a browser that a stranger's page drives cannot purge, reload or read here: see
+//!   `guard`;
+//! - reading is cheap and never waits for a group, a plugin or a peer;
+//! - a reload belongs to nobody's request: who hangs up does not stop it.
 //!
-//! There is no authentication: whoever reaches the address may purge.
+//! There is no authentication: whoever reaches the address may purge and reload.
 
+mod actions;
 mod guard;
 mod routes;
 mod server;
@@ -26,6 +32,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::Instant;
 
+pub use actions::{Acting, Refusal, RefusalKind};
 pub use server::{bind, serve};
 
 use super::Readiness;
@@ -41,6 +48,12 @@ pub struct AdminState {
     pub readiness: Readiness,
     /// Describes the plugins, as a JSON value of its maker's choice.
     pub plugins: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Describes the last reload, as a JSON value of its maker's choice.
+    pub last_reload: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Reads the settings again, and every plugin's file.
+    pub reload: Box<dyn Fn() -> Acting + Send + Sync>,
+    /// Has the plugin of this name look at its file.
+    pub reload_plugin: Box<dyn Fn(String) -> Acting + Send + Sync>,
     /// When the node started.
     pub started: Instant,
 }

@@ -12,12 +12,15 @@ use serde_json::{Value, json};
 
 use super::{
     super::{body::ReplyBody, problem::Problem, target},
-    AdminState, guard,
+    AdminState,
+    actions::{self, Acting, Action},
+    guard,
 };
 use crate::group::Group;
 
 const READ: &str = "GET, HEAD";
 const PURGE: &str = "DELETE";
+const ACT: &str = "POST";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -31,25 +34,34 @@ GET    /metrics                     every metric
 GET    /status                      the node, its groups and its plugins
 DELETE /groups/{group}              purges a whole group
 DELETE /groups/{group}/keys/{key}   purges one key
+POST   /reload                      reads the settings and every plugin's file again
+POST   /plugins/{name}/reload       has one plugin look at its file
 ";
 
 /// The answer to a request without a body, which arrived at the address `local`.
-pub(super) fn respond(
+pub(super) async fn respond(
     state: &AdminState,
     head: &Parts,
     local: Option<IpAddr>,
 ) -> Response<ReplyBody> {
     let is_head = head.method == Method::HEAD;
-    route(state, head, local)
+    let response = match route(state, head, local) {
+        Ok(Routed::Answered(response)) => Ok(response),
+        Ok(Routed::Acting(acting)) => actions::answer(acting).await,
+        Err(problem) => Err(problem),
+    };
+    response
         .unwrap_or_else(|problem| problem.reply(HeaderMap::new(), false))
         .map(|body| if is_head { ReplyBody::empty() } else { body })
 }
 
-fn route(
-    state: &AdminState,
-    head: &Parts,
-    local: Option<IpAddr>,
-) -> Result<Response<ReplyBody>, Problem> {
+/// What a request leads to.
+enum Routed {
+    Answered(Response<ReplyBody>),
+    Acting(Acting),
+}
+
+fn route(state: &AdminState, head: &Parts, local: Option<IpAddr>) -> Result<Routed, Problem> {
     let path = head.uri.path();
     if !matches!(path, "/livez" | "/readyz") {
         guard::check(&head.method, &head.uri, &head.headers, local)?;
@@ -61,24 +73,34 @@ fn route(
         if head.uri.query().is_some() {
             return Err(target::TargetError::Query.into());
         }
-        return purge(state, rest);
+        return purge(state, rest).map(Routed::Answered);
+    }
+    if let Some(action) = Action::at(path) {
+        if head.method != Method::POST {
+            return Err(Problem::method(ACT));
+        }
+        if head.uri.query().is_some() {
+            return Err(target::TargetError::Query.into());
+        }
+        return action.begin(state).map(Routed::Acting);
     }
     let read: fn(&AdminState, &Parts) -> Response<ReplyBody> = match path {
         "/" => |_, _| text(StatusCode::OK, TEXT, INDEX.to_owned()),
         "/livez" => |_, _| text(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => |state, head| readyz(state, head.uri.query()),
         "/metrics" => |state, _| metrics(state),
-        "/status" => |state, _| text(StatusCode::OK, JSON, format!("{:#}\n", status(state))),
-        _ => {
-            let detail = "see / for what is here; keys are served on the client port";
-            return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail));
-        }
+        "/status" => |state, _| json(StatusCode::OK, &status(state)),
+        _ => return Err(not_found("see / for what is here; keys are served on the client port")),
     };
     if matches!(head.method, Method::GET | Method::HEAD) {
-        Ok(read(state, head))
+        Ok(Routed::Answered(read(state, head)))
     } else {
         Err(Problem::method(READ))
     }
+}
+
+fn not_found(detail: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
 }
 
 fn readyz(state: &AdminState, query: Option<&str>) -> Response<ReplyBody> {
@@ -113,6 +135,7 @@ fn status(state: &AdminState) -> Value {
         "not_ready_because": reason,
         "groups": groups,
         "plugins": (state.plugins)(),
+        "last_reload": (state.last_reload)(),
     })
 }
 
@@ -134,8 +157,7 @@ fn purge(state: &AdminState, rest: &str) -> Result<Response<ReplyBody>, Problem>
         None => (rest, None),
         Some((name, key)) => {
             let key = key.strip_prefix("keys/").ok_or_else(|| {
-                let detail = "purge /groups/{group}, or one key as /groups/{group}/keys/{key}";
-                Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+                not_found("purge /groups/{group}, or one key as /groups/{group}/keys/{key}")
             })?;
             (name, Some(key))
         }
@@ -155,7 +177,12 @@ fn purge(state: &AdminState, rest: &str) -> Result<Response<ReplyBody>, Problem>
             json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } })
         }
     };
-    Ok(text(StatusCode::OK, JSON, format!("{purged:#}\n")))
+    Ok(json(StatusCode::OK, &purged))
+}
+
+/// A reply with `document` as its body.
+pub(super) fn json(status: StatusCode, document: &Value) -> Response<ReplyBody> {
+    text(status, JSON, format!("{document:#}\n"))
 }
 
 fn text(status: StatusCode, kind: &'static str, text: String) -> Response<ReplyBody> {

@@ -108,9 +108,8 @@ async fn converse(
     mut told: watch::Receiver<()>,
 ) {
     let local = socket.local_addr().ok().map(|address| address.ip());
-    let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&state, &metrics, request, local);
-        async { Ok::<_, Infallible>(response) }
+    let service = service_fn(|request: Request<Incoming>| async {
+        Ok::<_, Infallible>(answer(&state, &metrics, request, local).await)
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -130,7 +129,7 @@ async fn converse(
     }
 }
 
-fn answer(
+async fn answer(
     state: &AdminState,
     metrics: &FrontMetrics,
     request: Request<Incoming>,
@@ -138,7 +137,7 @@ fn answer(
 ) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
     let response = if body.is_end_stream() {
-        routes::respond(state, &head, local)
+        routes::respond(state, &head, local).await
     } else {
         let close = HeaderMap::from_iter([(CONNECTION, HeaderValue::from_static("close"))]);
         Problem::body().reply(close, head.method == Method::HEAD)

@@ -28,6 +28,16 @@ impl Getter for Echo {
     }
 }
 
+/// As a node with the one plugin `dict`, whose file is bad.
+fn reload_plugin(name: &str) -> Result<Value, Refusal> {
+    let (kind, detail) = match name {
+        "dict" => (RefusalKind::Refused, "it is empty".to_owned()),
+        _ => (RefusalKind::UnknownPlugin, format!("no plugin `{name}`; there is `dict`")),
+    };
+    let members = serde_json::Map::from_iter([("plugin".to_owned(), json!(name))]);
+    Err(Refusal { kind, detail, members })
+}
+
 struct Surface {
     address: SocketAddr,
     echo: Arc<Echo>,
@@ -55,6 +65,9 @@ impl Surface {
             metrics,
             readiness: readiness.clone(),
             plugins: Box::new(|| json!({ "dict": { "digest": "sha256:00" } })),
+            last_reload: Box::new(|| json!({ "outcome": "unchanged" })),
+            reload: Box::new(|| Box::pin(async { Ok(json!({ "outcome": "unchanged" })) })),
+            reload_plugin: Box::new(|name| Box::pin(async move { reload_plugin(&name) })),
             started: Instant::now(),
         });
         let settings = config::Admin { listen: "127.0.0.1:0".parse().unwrap() };
@@ -172,6 +185,21 @@ fn a_group_is_purged_as_a_whole() {
 }
 
 #[test]
+fn a_reload_is_answered_when_it_is_done() {
+    let surface = Surface::start();
+    let (status, answer) = surface.json("POST", "/reload");
+    assert_eq!((status, answer), (200, json!({ "outcome": "unchanged" })));
+    let (status, problem) = surface.json("POST", "/plugins/dict/reload");
+    assert_eq!((status, &problem["plugin"]), (409, &json!("dict")));
+    assert_eq!(problem["type"], "urn:cachecluster:problem:reload-refused");
+    assert_eq!(problem["detail"], "it is empty");
+    let (status, problem) = surface.json("POST", "/plugins/di%20ct/reload");
+    assert_eq!((status, &problem["plugin"]), (404, &json!("di ct")));
+    assert!(problem["detail"].as_str().is_some_and(|it| it.contains("there is `dict`")));
+    assert_eq!(surface.json("GET", "/status").1["last_reload"]["outcome"], "unchanged");
+}
+
+#[test]
 fn what_is_not_there_or_not_taken_is_a_problem() {
     let surface = Surface::start();
     for (method, target, status, kind) in [
@@ -183,22 +211,33 @@ fn what_is_not_there_or_not_taken_is_a_problem() {
         ("GET", "/groups/g", 405, "method-not-allowed"),
         ("DELETE", "/status", 405, "method-not-allowed"),
         ("POST", "/livez", 405, "method-not-allowed"),
+        ("GET", "/reload", 405, "method-not-allowed"),
+        ("DELETE", "/plugins/dict/reload", 405, "method-not-allowed"),
+        ("POST", "/reload?now", 400, "invalid-path"),
+        ("POST", "/plugins/reload", 404, "not-found"),
+        ("POST", "/plugins/dict", 404, "not-found"),
+        ("POST", "/plugins/%/reload", 400, "invalid-path"),
     ] {
         let (found, problem) = surface.json(method, target);
         assert_eq!(found, status, "{method} {target}");
         assert_eq!(problem["type"], format!("urn:cachecluster:problem:{kind}"));
     }
     assert_eq!(surface.ask_with("GET", "/livez", "content-length: 1\r\n").0, 413);
+    assert_eq!(surface.ask_with("POST", "/reload", "content-length: 1\r\n").0, 413);
 }
 
 #[test]
-fn a_strangers_page_can_neither_read_nor_purge() {
+fn a_strangers_page_can_neither_read_nor_purge_nor_reload() {
     let surface = Surface::start();
     let rebound = "host: evil.example\r\n";
     assert_eq!(surface.ask_with("GET", "/status", rebound).0, 403);
     assert_eq!(surface.ask_with("DELETE", "/groups/g", rebound).0, 403);
     let foreign = "host: localhost\r\norigin: http://evil.example\r\n";
     assert_eq!(surface.ask_with("DELETE", "/groups/g", foreign).0, 403);
+    for target in ["/reload", "/plugins/dict/reload"] {
+        assert_eq!(surface.ask_with("POST", target, rebound).0, 403);
+        assert_eq!(surface.ask_with("POST", target, foreign).0, 403);
+    }
     // A health checker calls the host what it likes.
     assert_eq!(surface.ask_with("GET", "/livez", rebound).0, 200);
 }
