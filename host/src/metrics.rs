@@ -7,19 +7,25 @@
 //! Labels are bounded: names from the configuration and fixed sets, never a key or
 //! an address. The prefix of every family is `cachecluster_`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod family;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::text,
     metrics::{
         counter::Counter,
-        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
     registry::Registry,
 };
+
+use family::Family;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -52,6 +58,8 @@ pub struct Metrics {
     plugin_checks: Family<Labels<2>, Counter>,
     http_requests: Family<Labels<2>, Counter>,
     http_connections: Gauge,
+    config_reloads: Family<Labels<1>, Counter>,
+    config_last_reload_success: Gauge,
 }
 
 /// 50 µs to about 13 s, doubling: from a getter that computes to one that times out.
@@ -94,6 +102,8 @@ impl Metrics {
             plugin_checks: Family::default(),
             http_requests: Family::default(),
             http_connections: Gauge::default(),
+            config_reloads: Family::default(),
+            config_last_reload_success: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("cachecluster");
         metrics.register(&mut registry);
@@ -167,6 +177,17 @@ impl Metrics {
             "http_connections",
             "Open connections of clients",
             self.http_connections.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Reloads of the settings by outcome",
+            self.config_reloads.clone(),
+        );
+        registry.register(
+            "config_last_reload_success_timestamp_seconds",
+            "When the settings in force were read: at the start, or at the last reload that was \
+             not refused",
+            self.config_last_reload_success.clone(),
         );
     }
 
@@ -305,6 +326,48 @@ impl Metrics {
             poisonous_keys: self.plugin_poisonous_keys.get_or_create_owned(&[plugin()]),
             checks_ok: check("ok"),
             checks_failed: check("error"),
+        }
+    }
+
+    /// Forgets the series of the group `name`, which is gone. What still runs for it
+    /// counts for nobody.
+    pub fn forget_group(&self, name: &str) {
+        for counters in [&self.gets, &self.fills] {
+            counters.forget(name);
+        }
+        for counters in [&self.evictions, &self.purges] {
+            counters.forget(name);
+        }
+        for gauges in
+            [&self.cache_bytes, &self.cache_budget_bytes, &self.cache_items, &self.flights]
+        {
+            gauges.forget(name);
+        }
+        self.fill_seconds.forget(name);
+    }
+
+    /// Forgets the series of the plugin `name`, as [`Metrics::forget_group`] those of a
+    /// group.
+    pub fn forget_plugin(&self, name: &str) {
+        self.plugin_calls.forget(name);
+        self.plugin_call_seconds.forget(name);
+        self.plugin_instances.forget(name);
+        self.plugin_log_records_dropped.forget(name);
+        self.plugin_generations.forget(name);
+        self.plugin_reloads.forget(name);
+        self.plugin_denials.forget(name);
+    }
+
+    /// The counters of reloads of the settings.
+    pub fn reloads(&self) -> ReloadMetrics {
+        let reload = |outcome: &str| {
+            self.config_reloads.get_or_create_owned(&[("outcome", outcome.to_owned())])
+        };
+        ReloadMetrics {
+            changed: reload("changed"),
+            unchanged: reload("unchanged"),
+            refused: reload("refused"),
+            last_success: self.config_last_reload_success.clone(),
         }
     }
 
@@ -454,6 +517,26 @@ pub struct DenialMetrics {
     pub connections: Counter,
 }
 
+/// The counters of reloads of the settings.
+#[derive(Clone, Debug)]
+pub struct ReloadMetrics {
+    /// Reloads that changed something.
+    pub changed: Counter,
+    /// Reloads that found nothing to change.
+    pub unchanged: Counter,
+    /// Reloads that were refused: nothing changed.
+    pub refused: Counter,
+    last_success: Gauge,
+}
+
+impl ReloadMetrics {
+    /// The settings in force were read just now.
+    pub fn succeeded(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_success.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
 /// The counters of one HTTP surface.
 #[derive(Clone, Debug)]
 pub struct FrontMetrics {
@@ -493,6 +576,28 @@ mod tests {
                 r#"cachecluster_http_requests_total{surface="http",status_class="4xx"} 1"#
             )
         );
+    }
+
+    #[test]
+    fn who_leaves_takes_its_series_along() {
+        let metrics = Metrics::new();
+        let text = |metrics: &Metrics| {
+            for group in ["define", "gone"] {
+                metrics.group(group);
+            }
+            metrics.plugin("dict");
+            metrics.encode()
+        };
+        assert!(text(&metrics).contains("group=\"gone\""));
+        let gone = metrics.plugin("gone");
+        assert!(metrics.encode().contains("plugin=\"gone\""));
+        metrics.forget_group("gone");
+        metrics.forget_plugin("gone");
+        gone.ok.inc();
+        let left = metrics.encode();
+        assert!(!left.contains("\"gone\""), "{left}");
+        assert!(left.contains("group=\"define\"") && left.contains("plugin=\"dict\""));
+        assert!(text(&metrics).contains("group=\"gone\""), "it may come again");
     }
 
     #[test]
