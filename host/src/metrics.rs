@@ -356,6 +356,12 @@ impl Metrics {
         self.plugin_generations.forget(name);
         self.plugin_reloads.forget(name);
         self.plugin_denials.forget(name);
+        self.plugin_breaker_state.forget(name);
+        self.plugin_breaker_openings.forget(name);
+        self.plugin_refusals.forget(name);
+        self.plugin_retries.forget(name);
+        self.plugin_poisonous_keys.forget(name);
+        self.plugin_checks.forget(name);
     }
 
     /// The counters of reloads of the settings.

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod output;
 mod plugin;
+mod reload;
 mod serve;
 
 use std::{
@@ -59,6 +60,8 @@ struct Cli {
 enum Verb {
     /// Run a node until SIGTERM or Ctrl-C
     Serve,
+    /// Have the running node read its settings and its plugins' files again
+    Reload(reload::Options),
     /// Check the settings and load the plugins, without serving
     Check,
     /// Print the settings: as they are, as they could be, or their schema
@@ -117,6 +120,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let file = file(cli.config);
     let done = match cli.verb {
         Verb::Serve => serve::serve(&file),
+        Verb::Reload(options) => reload::reload(&options, &file),
         Verb::Check => check::check(&file),
         Verb::Config(what) => config::print(what, &file),
         Verb::Plugin(what) => plugin::run(&what),
@@ -150,31 +154,57 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Reads the settings, and says what is doubtful about them.
-fn load(file: &Path) -> Result<Loaded, Reports> {
+/// Reads the settings.
+fn read(file: &Path) -> Result<Loaded, Reports> {
     // A variable that is not Unicode cannot be one of ours by name; by value it is
     // reported like any other bad value.
     let env = std::env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    let loaded = Config::load(file, env)?;
+    Config::load(file, env)
+}
+
+/// Reads the settings, and says what is doubtful about them.
+fn load(file: &Path) -> Result<Loaded, Reports> {
+    let loaded = read(file)?;
     for warning in &loaded.warnings {
         complain(&format!("{}\n", warning.render(is_colored(&io::stderr()))));
     }
     Ok(loaded)
 }
 
-/// Writes records to standard error from here on.
-fn start_logging(log: &Log) {
+/// Filters the log by other directives from now on.
+type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Writes records to standard error from here on; gives a way to filter them otherwise.
+fn start_logging(log: &Log) -> SetFilter {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&log.filter))
         .with_writer(io::stderr)
-        .with_ansi(is_colored(&io::stderr()));
-    // Fails only where somebody else writes records already, which is as good.
-    _ = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
+        .with_ansi(is_colored(&io::stderr()))
+        .with_env_filter(EnvFilter::new(&log.filter));
+    // To start fails only where somebody else writes records already, which is as good.
+    match log.format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            _ = builder.try_init();
+            Box::new(move |filter| reload_filter(&handle, filter))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            _ = builder.try_init();
+            Box::new(move |filter| reload_filter(&handle, filter))
+        }
+    }
+}
+
+fn reload_filter<S>(
+    handle: &tracing_subscriber::reload::Handle<EnvFilter, S>,
+    filter: &str,
+) -> Result<(), String> {
+    let filter = EnvFilter::builder().parse(filter).map_err(|error| error.to_string())?;
+    handle.reload(filter).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

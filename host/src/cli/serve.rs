@@ -4,13 +4,17 @@ use std::path::Path;
 
 use cachecluster::node::Node;
 
-use super::{Failure, load, start_logging};
+use super::{Failure, load, read, start_logging};
 
 /// Runs a node with the settings in `file`.
 pub(super) fn serve(file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
-    start_logging(&loaded.config.log);
-    let node = Node::start(&loaded.config, &loaded.base_dir)?;
+    let set_filter = start_logging(&loaded.config.log);
+    let file = file.to_owned();
+    let node = Node::from_config(&loaded.config, &loaded.base_dir)
+        .settings_from(move || read(&file))
+        .filter_log_by(set_filter)
+        .start()?;
     node.run_until_signal()?;
     Ok(())
 }

@@ -14,6 +14,10 @@ fn the_definitions_are_consistent() {
 #[test]
 fn verbs_are_parsed() {
     assert!(matches!(parse(&["serve"]).expect("a verb").verb, Verb::Serve));
+    assert!(matches!(
+        parse(&["reload", "--plugin", "dict", "--admin", "127.0.0.1:9081"]).expect("a verb").verb,
+        Verb::Reload(_)
+    ));
     assert!(matches!(parse(&["check"]).expect("a verb").verb, Verb::Check));
     assert!(matches!(
         parse(&["config", "show"]).expect("a verb").verb,

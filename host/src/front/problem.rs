@@ -41,15 +41,7 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        Self {
-            status,
-            kind,
-            title,
-            detail,
-            members: Map::new(),
-            retry_after: None,
-            allow: None,
-        }
+        Self { status, kind, title, detail, members: Map::new(), retry_after: None, allow: None }
     }
 
     /// The group the problem is about.

@@ -54,6 +54,7 @@ impl<S: Clone + Hash + Eq, M, C> Family<S, M, C> {
     pub(super) fn forget(&self, name: &str)
     where
         S: AsRef<[(&'static str, String)]>,
+        C: MetricConstructor<M>,
     {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|labels| {

@@ -166,23 +166,37 @@ impl Store {
 
     /// The answer for `key`, if it may be served at `now`. Counts as a use.
     pub fn get(&self, key: &[u8], now: Moment) -> Option<(Entry, Age)> {
-        self.find(key, |mut shard| {
-            let entry = shard.get(key)?;
-            let age = self.age(entry, now);
-            if age.state != State::Dead {
-                return Some(Some((entry.clone(), age)));
+        let hash = self.hash(key);
+        let plan = self.plan.load();
+        // A store at rest, which a store nearly always is, has one place to look.
+        if plan.leaving().is_none() {
+            let found = self.get_in(plan.serving(), hash, key, now);
+            if found.is_some() || self.plan.load() == plan {
+                return found;
             }
-            let removed = shard.remove(key);
-            drop(shard);
-            drop(removed);
-            Some(None)
-        })?
+        }
+        self.find(|run| self.get_in(run, hash, key, now))
+    }
+
+    #[inline]
+    fn get_in(&self, run: Run, hash: u64, key: &[u8], now: Moment) -> Option<(Entry, Age)> {
+        let mut shard = self.shard(run, hash);
+        let entry = shard.get(key)?;
+        let age = self.age(entry, now);
+        if age.state != State::Dead {
+            return Some((entry.clone(), age));
+        }
+        let removed = shard.remove(key);
+        drop(shard);
+        drop(removed);
+        None
     }
 
     /// The answer for `key`, dead or alive, without counting as a use.
     pub fn peek(&self, key: &[u8], now: Instant) -> Option<(Entry, Age)> {
-        let now = self.moment(now);
-        self.find(key, |shard| {
+        let (now, hash) = (self.moment(now), self.hash(key));
+        self.find(|run| {
+            let shard = self.shard(run, hash);
             let entry = shard.peek(key)?;
             Some((entry.clone(), self.age(entry, now)))
         })
@@ -262,20 +276,14 @@ impl Store {
         Moment(millis(now.saturating_duration_since(self.started)))
     }
 
-    /// Looks for `key` in each shard that may hold it. In a store at rest that is one.
-    fn find<R>(
-        &self,
-        key: &[u8],
-        mut find: impl FnMut(MutexGuard<'_, Shard>) -> Option<R>,
-    ) -> Option<R> {
-        let hash = self.hash(key);
+    /// Looks into each run that may hold an answer, and again if that has changed
+    /// meanwhile.
+    #[cold]
+    fn find<R>(&self, mut look: impl FnMut(Run) -> Option<R>) -> Option<R> {
         loop {
             let plan = self.plan.load();
             // In this order: an answer that is being moved is met where it arrives.
-            let found = plan
-                .leaving()
-                .and_then(|run| find(self.shard(run, hash)))
-                .or_else(|| find(self.shard(plan.serving(), hash)));
+            let found = plan.leaving().and_then(&mut look).or_else(|| look(plan.serving()));
             if found.is_some() || self.plan.load() == plan {
                 return found;
             }

@@ -58,7 +58,7 @@ fn delay(text: &str) -> Result<Duration, String> {
 /// Runs the demo until Ctrl-C.
 pub(super) fn demo(options: &Options) -> Result<(), Failure> {
     let log = Log { filter: "warn".to_owned(), ..Log::default() };
-    start_logging(&log);
+    _ = start_logging(&log);
     let folder = tempfile::Builder::new()
         .prefix("cachecluster-demo-")
         .tempdir()

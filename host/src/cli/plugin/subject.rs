@@ -103,6 +103,6 @@ pub(super) fn workbench(filter: &str) -> anyhow::Result<Workbench> {
     let mut log = Config::default().log;
     filter.clone_into(&mut log.filter);
     log.format = LogFormat::Text;
-    start_logging(&log);
+    _ = start_logging(&log);
     Ok(Workbench::start(&Wasm::default())?)
 }

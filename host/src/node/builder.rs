@@ -1,0 +1,181 @@
+//! A node that is still to be started.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{
+    Node,
+    control::{Control, outside_runtimes},
+    operators::Operators,
+    report::ReloadError,
+    running::{Hooks, Running},
+};
+use crate::{
+    config::{self, Caching, Config, Loaded, Reports},
+    front::{Readiness, admin, http::HttpFront},
+    group::{Getter, Group},
+    metrics::Metrics,
+};
+
+/// A node that is still to be started.
+pub struct NodeBuilder {
+    config: Config,
+    base_dir: PathBuf,
+    natives: BTreeMap<String, (Caching, Arc<dyn Getter>)>,
+    has_clients: bool,
+    has_operators: bool,
+    hooks: Hooks,
+}
+
+impl NodeBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            config: Config::default(),
+            base_dir: PathBuf::new(),
+            natives: BTreeMap::new(),
+            has_clients: false,
+            has_operators: false,
+            hooks: Hooks::default(),
+        }
+    }
+
+    pub(super) fn from_config(config: &Config, base_dir: &Path) -> Self {
+        Self {
+            config: config.clone(),
+            base_dir: base_dir.to_owned(),
+            has_clients: true,
+            has_operators: true,
+            ..Self::new()
+        }
+    }
+
+    /// Adds a group that fills its misses from `getter`: code of this program rather
+    /// than a plugin. Its fills run on a small runtime of the node, and no reload
+    /// touches it.
+    #[must_use]
+    pub fn group(mut self, name: &str, caching: Caching, getter: Arc<dyn Getter>) -> Self {
+        self.natives.insert(name.to_owned(), (caching, getter));
+        self
+    }
+
+    /// Serves clients over HTTP as well, and not this process alone.
+    #[must_use]
+    pub fn http(mut self, settings: config::Http) -> Self {
+        self.config.http = settings;
+        self.has_clients = true;
+        self
+    }
+
+    /// Serves operators over HTTP.
+    #[must_use]
+    pub fn admin(mut self, settings: config::Admin) -> Self {
+        self.config.admin = settings;
+        self.has_operators = true;
+        self
+    }
+
+    /// Has the node read its settings by `read` when it is told to reload them: by
+    /// SIGHUP in [`Node::run_until_signal`], or by an operator. May block: it is called
+    /// on a thread of its own.
+    #[must_use]
+    pub fn settings_from(
+        mut self,
+        read: impl Fn() -> Result<Loaded, Reports> + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.read = Some(Arc::new(read));
+        self
+    }
+
+    /// Has the node call `filter` with `[log] filter` when a reload changes it. Without
+    /// this the log is the program's own business.
+    #[must_use]
+    pub fn filter_log_by(
+        mut self,
+        filter: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.filter = Some(Arc::new(filter));
+        self
+    }
+
+    /// Starts the node; returns when it serves.
+    ///
+    /// # Errors
+    /// A plugin that cannot be loaded, an address that cannot be taken: each names the
+    /// setting and the remedy. Nothing of the node is left then.
+    pub fn start(self) -> anyhow::Result<Node> {
+        outside_runtimes(|| self.start_here())
+    }
+
+    fn start_here(self) -> anyhow::Result<Node> {
+        let control = Control::start().context("start the control threads")?;
+        let metrics = Metrics::new();
+        let readiness = Readiness::new();
+        let started = Instant::now();
+
+        // Addresses are taken first: that two nodes want the same one is found out
+        // before anything is compiled.
+        let latch = readiness.latch("listeners");
+        let clients = self.has_clients.then(|| HttpFront::bind(&self.config.http)).transpose()?;
+        let operators = {
+            let _runtime = control.enter();
+            self.has_operators.then(|| admin::bind(&self.config.admin)).transpose()?
+        };
+
+        let plugins_up = readiness.latch("plugins");
+        let running = self.start_running(&metrics, &control)?;
+        plugins_up.release();
+
+        let operators = operators.map(|listener| {
+            Operators::start(listener, &running, &readiness, started, control.handle())
+        });
+        let operators = operators.transpose().context("start the [admin] surface")?;
+        let clients = clients
+            .map(|front| front.serve(&running.groups, &metrics))
+            .transpose()
+            .context("start the [http] threads")?;
+        latch.release();
+        let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
+        let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
+        info!(http, admin, "Serving.");
+        Ok(Node { running, readiness, clients, operators, control })
+    }
+
+    /// Loads plugins and makes groups. To start is to go over from no plugins and groups
+    /// to those of the settings.
+    fn start_running(self, metrics: &Metrics, control: &Control) -> anyhow::Result<Arc<Running>> {
+        let natives = self.natives.into_iter().map(|(name, (caching, getter))| {
+            let (fills, metrics) = (control.handle().clone(), metrics.group(&name));
+            Group::new(&name, caching, getter, fills, metrics)
+        });
+        let bare =
+            Config { plugins: BTreeMap::new(), groups: BTreeMap::new(), ..self.config.clone() };
+        let running = Running::new(
+            (bare, &self.base_dir),
+            natives.collect(),
+            (self.has_clients, self.has_operators),
+            self.hooks,
+            metrics.clone(),
+            control.handle().clone(),
+        );
+        match control.block_on(running.apply(self.config, &self.base_dir)) {
+            Ok(_everything_is_new) => {
+                running.counts.succeeded();
+                Ok(running)
+            }
+            Err(error) => {
+                running.close();
+                Err(match error {
+                    ReloadError::Refused(reasons) => anyhow!(reasons.join("\nerror: ")),
+                    other => other.into(),
+                })
+            }
+        }
+    }
+}
