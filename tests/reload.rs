@@ -218,6 +218,38 @@ async fn forty_versions_under_load_ten_of_them_broken_fail_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn three_hundred_reloads_in_a_row_leave_nothing_behind() {
+    let deployment = Deployment::new();
+    deployment.publish(&version(&word(0)).bytes());
+    // Probation keeps the version before for longer; that is bounded, but not flat.
+    let node = deployment.start("watch = false\nprobation = \"0s\"");
+    let replace = async |number: usize| {
+        deployment.publish(&version(&word(number)).bytes());
+        let answer = node.post("/plugins/words/reload").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let expected = format!("{w}|k{number}|{w}", w = word(number));
+        assert_eq!(node.get(&format!("/words/k{number}")).await.text(), expected);
+    };
+    // What is set up once is set up by then.
+    for number in 1..=50 {
+        replace(number).await;
+    }
+    let before = node.resources();
+    for number in 51..=300 {
+        replace(number).await;
+    }
+    until("old versions are gone", || async {
+        node.metric("cachecluster_plugin_generations{plugin=\"words\"}").await <= 1.0
+    })
+    .await;
+    let after = node.resources();
+    assert!(after.threads <= before.threads + 2, "{before:?} {after:?}");
+    assert!(after.files <= before.files + 2, "{before:?} {after:?}");
+    // 250 components of half a megabyte each would be more than a hundred.
+    assert!(after.memory_kib <= before.memory_kib + 16 * 1024, "{before:?} {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_killed_during_a_bad_rollout_comes_back_on_the_last_good_version() {
     let deployment = Deployment::new();
     let good = version(&word(1)).bytes();

@@ -24,6 +24,14 @@ pub(crate) struct Node {
     _folder: TempDir,
 }
 
+/// What a process takes of the machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resources {
+    pub(crate) memory_kib: usize,
+    pub(crate) threads: usize,
+    pub(crate) files: usize,
+}
+
 /// A node that is still to be started.
 pub(crate) struct Builder {
     config: String,
@@ -61,6 +69,27 @@ impl Node {
     /// `GET` of an operator.
     pub(crate) async fn admin(&self, target: &str) -> Response {
         client::get(self.admin, target).await
+    }
+
+    /// `POST` of an operator, without a body.
+    pub(crate) async fn post(&self, target: &str) -> Response {
+        client::request(self.admin, "POST", target).await
+    }
+
+    /// What the process takes of the machine.
+    pub(crate) fn resources(&self) -> Resources {
+        let folder = PathBuf::from(format!("/proc/{}", self.process.id()));
+        let status = fs::read_to_string(folder.join("status")).expect("a process");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.and_then(|number| number.parse().ok()).expect(name)
+        };
+        Resources {
+            memory_kib: field("VmRSS:"),
+            threads: field("Threads:"),
+            files: fs::read_dir(folder.join("fd")).expect("a process").count(),
+        }
     }
 
     /// The value of one metric, named with its labels as it is exported.

@@ -9,6 +9,7 @@ use super::{
 use crate::config::Config;
 
 /// What a running node goes by.
+#[expect(clippy::struct_excessive_bools, reason = "each is a part that the node has or has not")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now<'a> {
     pub(super) config: &'a Config,
@@ -52,11 +53,10 @@ pub(super) struct Plan {
 impl Plan {
     /// The way from `now` to `next`, whose relative paths begin at `base_dir`.
     pub(super) fn new(now: Now<'_>, next: &Config, base_dir: &Path) -> Self {
-        let mut plan = Self::default();
-        plan.plugins = fates(&now.config.plugins, &next.plugins, |old, new| {
+        let plugins = fates(&now.config.plugins, &next.plugins, |old, new| {
             if old == new && now.base_dir == base_dir { Fate::Kept } else { Fate::Changed }
         });
-        plan.groups = fates(&now.config.groups, &next.groups, |old, new| {
+        let groups = fates(&now.config.groups, &next.groups, |old, new| {
             if old.plugin != new.plugin {
                 Fate::Replaced
             } else if old == new {
@@ -65,6 +65,7 @@ impl Plan {
                 Fate::Changed
             }
         });
+        let mut plan = Self { plugins, groups, ..Self::default() };
         plan.tell_plugins(now, next, base_dir);
         plan.tell_groups(now.config, next);
         plan.tell_surfaces(now, next);
