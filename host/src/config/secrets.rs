@@ -43,7 +43,7 @@ pub(crate) fn read(text: &str) -> Result<SecretSource, Refusal> {
     }
 }
 
-/// The schema of a [`SecretSource`] as text.
+/// The schema of a secret's source as text.
 pub struct SecretText;
 
 impl JsonSchema for SecretText {
