@@ -14,6 +14,7 @@
 
 mod architecture;
 mod cli;
+mod conformance;
 mod demo;
 mod dictionary;
 mod embedding;

@@ -184,6 +184,25 @@ fn a_bench_counts_every_get_in_both_modes() {
 }
 
 #[test]
+fn the_conformance_suite_comes_with_the_binary() {
+    let project = project("");
+    let held = run(&["conformance", name(&project)]);
+    assert_eq!((held.code, held.err.as_str()), (0, ""), "{}", held.out);
+    assert!(held.out.contains("11 passed, 0 failed, 1 skipped"), "{}", held.out);
+    assert!(held.out.contains("it does not export batch-getter"), "{}", held.out);
+
+    // Its `url` is a template, which that of an http-getter is not.
+    let arguments = ["conformance", name(&project), "--profile", "http-getter"];
+    let other = run(&[&arguments[..], &["--case", "found", "-o", "json"]].concat());
+    assert_eq!(other.code, 1, "{}", other.err);
+    let report: Value = serde_json::from_str(&other.out).expect("JSON");
+    assert_eq!(report["passed"], false);
+    assert_eq!(report["cases"][0]["warm"]["verdict"], "failed");
+    let unknown = run(&["conformance", name(&project), "--case", "fund"]);
+    assert!(unknown.code == 2 && unknown.err.contains("known are loads"), "{}", unknown.err);
+}
+
+#[test]
 fn a_component_says_what_it_is() {
     let file = component("dict");
     let file = file.to_str().expect("UTF-8");

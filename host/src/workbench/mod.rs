@@ -7,6 +7,8 @@
 //!
 //! - `manifest`, `expectation`, `project`: what the author wrote down, and where.
 //! - `table`, `answer`: the tests of a manifest run, and what came of a call in words.
+//! - `bench`, `histogram`: gets under load, and how long they took.
+//! - `conformance`: the suite that every getter can be held to.
 //! - `check`, `inspect`: what can be known without a call, and what a file says itself.
 //! - `origin`: an origin that says what it is told to.
 //!
@@ -18,6 +20,7 @@
 pub mod answer;
 pub mod bench;
 pub mod check;
+pub mod conformance;
 pub mod expectation;
 mod histogram;
 pub mod inspect;
@@ -48,7 +51,7 @@ const THREADS: usize = 2;
 
 /// A plugin host without a node.
 pub struct Workbench {
-    host: PluginHost,
+    host: Arc<PluginHost>,
     runtime: Runtime,
 }
 
@@ -75,7 +78,7 @@ impl Workbench {
             .worker_threads(THREADS)
             .enable_all()
             .build()?;
-        let host = PluginHost::start_alone(wasm, Metrics::new())?;
+        let host = Arc::new(PluginHost::start_alone(wasm, Metrics::new())?);
         Ok(Self { host, runtime })
     }
 

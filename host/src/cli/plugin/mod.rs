@@ -5,6 +5,7 @@
 mod bench;
 mod call;
 mod check;
+mod conformance;
 mod inspect;
 mod subject;
 mod test;
@@ -24,6 +25,8 @@ pub(super) enum What {
     Call(call::Options),
     /// Measure a plugin under load, in warm and in fresh instances
     Bench(bench::Options),
+    /// Hold a component to the conformance suite, in warm and in fresh instances
+    Conformance(conformance::Options),
     /// Print the WIT of any component, and what it is made of
     Inspect(inspect::Options),
 }
@@ -35,6 +38,7 @@ pub(super) fn run(what: &What) -> Result<(), Failure> {
         What::Test(options) => test::test(options),
         What::Call(options) => call::call(options),
         What::Bench(options) => bench::bench(options),
+        What::Conformance(options) => conformance::conformance(options),
         What::Inspect(options) => inspect::inspect(options),
     }
 }
