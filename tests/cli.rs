@@ -10,31 +10,16 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::node::{cachecluster, component};
-
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
+use crate::harness::{
+    command::{self, Ran},
+    node::{cachecluster, component},
+};
 
 /// Runs `arguments` in `folder`, with `env` around it.
 fn run_with(folder: &Path, env: &[(&str, &str)], arguments: &[&str]) -> Ran {
-    let output = cachecluster()
-        .args(arguments)
-        .current_dir(folder)
-        .envs(env.iter().copied())
-        .env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
-        .output()
-        .expect("to run");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    let ran = Ran {
-        code: output.status.code().expect("no signal"),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    };
-    assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
-    ran
+    command::run(|command| {
+        command.args(arguments).current_dir(folder).envs(env.iter().copied());
+    })
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Ran {

@@ -26,7 +26,6 @@ impl Demo {
             .args(arguments)
             .current_dir(folder)
             .env("TMPDIR", folder)
-            .env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,36 +1,20 @@
 //! The workbench, through the binary: what the author of a plugin does before a node has
 //! it. The plugin is the first-party `http`, whose origin the workbench plays.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::node::{cachecluster, component};
-
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
+use crate::harness::{
+    command::{self, Ran},
+    node::component,
+};
 
 fn run(arguments: &[&str]) -> Ran {
-    let mut command: Command = cachecluster();
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-    let output = command
-        .arg("plugin")
-        .args(arguments)
-        .env("XDG_CACHE_HOME", cache)
-        .output()
-        .expect("to run");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    let ran = Ran {
-        code: output.status.code().expect("no signal"),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    };
-    assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
-    ran
+    command::run(|command| {
+        command.arg("plugin").args(arguments);
+    })
 }
 
 const MANIFEST: &str = r#"

@@ -4,6 +4,7 @@
 //! leaves nothing behind. Waits are on conditions, with one generous bound.
 
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod dict_client;
 pub(crate) mod dictd;
 pub(crate) mod node;

@@ -52,6 +52,8 @@ pub(crate) fn component(name: &str) -> PathBuf {
 pub(crate) fn cachecluster() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachecluster"));
     command.env_remove("CACHECLUSTER_CONFIG").env_remove("NO_COLOR").stdin(Stdio::null());
+    // Components are compiled once for all tests of a run.
+    command.env("XDG_CACHE_HOME", cache_folder());
     command
 }
 
@@ -150,8 +152,6 @@ impl Builder {
         let mut process = cachecluster()
             .args(["serve", "--config"])
             .arg(&path)
-            // Components are compiled once for all tests of a run.
-            .env("XDG_CACHE_HOME", cache_folder())
             // The last good version of one test's plugin is nobody else's.
             .env("XDG_STATE_HOME", folder.path().join("state"))
             .envs(self.env)

@@ -7,7 +7,7 @@ mod pooling;
 mod ssrf;
 mod tls;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
 use tokio::{
@@ -19,6 +19,7 @@ use super::guest::{Bench, body, fill};
 use crate::{
     config::{self, ByteSize},
     group::{FillError, Getter, Outcome},
+    plugin::Plugin,
 };
 
 const DICT: &[u8] = include_bytes!("../../../../../plugins/dict/dict.wasm");
@@ -75,16 +76,19 @@ fn denied(result: &Result<Vec<u8>, FillError>) {
     assert!(matches!(result, Err(FillError::Denied(_))), "{result:?}");
 }
 
+/// The dict plugin for the dictionary at `server`, which it may reach.
+async fn granted_dict(bench: &Bench, server: &str) -> Arc<Plugin> {
+    let loaded = bench.load_bytes(DICT, |p| {
+        dict(p, server);
+        p.network.tcp = vec![server.to_owned()];
+    });
+    loaded.await.expect("loaded")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_granted_address_is_reached_over_tcp() {
     let (bench, server) = (Bench::new(), dict_server().await.to_string());
-    let plugin = bench
-        .load_bytes(DICT, |p| {
-            dict(p, &server);
-            p.network.tcp = vec![server.clone()];
-        })
-        .await
-        .expect("loaded");
+    let plugin = granted_dict(&bench, &server).await;
     assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word\n".to_vec()));
     assert!(matches!(plugin.load(fill("nothing")).await, Ok(Outcome::NotFound(_))));
     let results = plugin.load_many(["a", "nothing", "b"].map(fill).to_vec()).await;
@@ -101,13 +105,7 @@ async fn a_granted_address_is_reached_over_tcp() {
 async fn a_granted_name_is_resolved_and_reached_over_tcp() {
     let (bench, port) = (Bench::new(), dict_server().await.port());
     let server = format!("localhost:{port}");
-    let plugin = bench
-        .load_bytes(DICT, |p| {
-            dict(p, &server);
-            p.network.tcp = vec![server.clone()];
-        })
-        .await
-        .expect("loaded");
+    let plugin = granted_dict(&bench, &server).await;
     assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word\n".to_vec()));
 }
 

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use wasmtime_wasi_http::Error;
 
 use super::{
-    DICT, HTTP, body,
+    HTTP, body,
     caller::{Caller, loopback},
-    dict, dict_server, origin,
+    dict_server, granted_dict, origin,
 };
 use crate::{
     config::Network,
@@ -213,13 +213,7 @@ async fn an_answer_that_changes_is_checked_for_raw_tcp_too() {
     let name = "rebinding-tcp.ssrf.test";
     script::resolve(name, &[&["127.0.0.1"], &["10.0.0.1"]]);
     let server = format!("{name}:{port}");
-    let plugin = bench
-        .load_bytes(DICT, |p| {
-            dict(p, &server);
-            p.network.tcp = vec![server.clone()];
-        })
-        .await
-        .expect("loaded");
+    let plugin = granted_dict(&bench, &server).await;
     assert_eq!(body(&plugin, "hello").await, Ok(b"hello: a word\n".to_vec()));
     match body(&plugin, "again").await {
         Err(FillError::Denied(text)) => {
