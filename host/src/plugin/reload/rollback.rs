@@ -44,7 +44,7 @@ impl Rollout {
     fn pass(&self, number: u64) {
         let mut stage = self.stage();
         let Some(novice) = stage.end(number) else { return };
-        self.novice.store(0, Relaxed);
+        self.mark_novice(&stage);
         self.keep(&stage, self.current().source(), novice.source);
         drop(stage);
         let plugin = &*self.identity.name;
@@ -63,7 +63,7 @@ impl Rollout {
             return;
         }
         let Some(novice) = stage.end(number) else { return };
-        self.novice.store(0, Relaxed);
+        self.mark_novice(&stage);
         stage.quarantine.insert(bad.digest.clone());
         stage.place.keep_quarantine(&stage.quarantine);
         stage.report(

@@ -182,12 +182,12 @@ impl Rollout {
         generation: Generation,
         stage: Stage,
     ) -> Self {
-        let novice = stage.look().map_or(0, |(number, ..)| number);
+        let novice = AtomicU64::new(stage.novice_number());
         Self {
             current: ArcSwap::from_pointee(generation),
             wanted: Arc::new(TurnMutex::new(Wanted { recipe, refused: None })),
             stage: Mutex::new(stage),
-            novice: AtomicU64::new(novice),
+            novice,
             bell: Bell::default(),
             hook: OnceLock::new(),
             watch: OnceLock::new(),
@@ -259,14 +259,28 @@ impl Rollout {
         }
         self.pass_quarantine(&digest, trigger)?;
         let code = Code::Source(source.clone());
-        let generation = self
-            .loader
-            .generation(&self.identity, &recipe, code, Some(&running))
-            .await
-            .map_err(|problem| Refused(Some(digest.clone()), problem))?;
+        let reloaded = self.put_to_work(&recipe, (code, digest), Some(source), &running).await?;
         wanted.refused = None;
-        let generation = self.swap(generation, Some(source));
-        Ok(Reloaded::Swapped { digest, generation })
+        Ok(reloaded)
+    }
+
+    /// Tries `code`, which has this digest, and lets it take the place of `running`.
+    /// `source` is the code where that is new.
+    async fn put_to_work(
+        self: &Arc<Self>,
+        recipe: &Recipe,
+        (code, digest): (Code, String),
+        source: Option<Source>,
+        running: &Generation,
+    ) -> Result<Reloaded, Refused> {
+        let (loader, identity) = (&self.loader, &self.identity);
+        match loader.generation(identity, recipe, code, Some(running)).await {
+            Ok(generation) => {
+                let generation = self.swap(generation, source);
+                Ok(Reloaded::Swapped { digest, generation })
+            }
+            Err(problem) => Err(Refused(Some(digest), problem)),
+        }
     }
 
     /// The file has what serves already; what the settings name beside it may be new.
@@ -283,13 +297,7 @@ impl Rollout {
             return Ok(Reloaded::Unchanged { digest });
         }
         let code = Code::Compiled(running.component.clone(), digest.clone());
-        let generation = self
-            .loader
-            .generation(&self.identity, recipe, code, Some(running))
-            .await
-            .map_err(|problem| Refused(Some(digest.clone()), problem))?;
-        let generation = self.swap(generation, None);
-        Ok(Reloaded::Swapped { digest, generation })
+        self.put_to_work(recipe, (code, digest), None, running).await
     }
 
     fn pass_quarantine(&self, digest: &str, trigger: Trigger) -> Result<(), Refused> {
@@ -357,7 +365,7 @@ impl Rollout {
             None => stage.novice().iter_mut().for_each(|novice| novice.renumber(number)),
         }
         stage.report(ReloadOutcome::Swapped, Some(new.digest.clone()), None);
-        self.novice.store(stage.look().map_or(0, |(number, ..)| number), Relaxed);
+        self.mark_novice(&stage);
         drop(stage);
         self.identity.metrics.swapped.inc();
         info!(
@@ -425,6 +433,11 @@ impl Rollout {
         }
         let current = self.current();
         self.retire(&current);
+    }
+
+    /// Shows calls which generation is on probation, after that has changed.
+    pub(super) fn mark_novice(&self, stage: &Stage) {
+        self.novice.store(stage.novice_number(), Relaxed);
     }
 
     pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {

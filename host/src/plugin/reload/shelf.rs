@@ -11,6 +11,7 @@ use std::{
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,12 @@ pub(in crate::plugin) struct Shelf(Option<PathBuf>);
 /// The place of one plugin. Plugins of one name from different files are apart, since
 /// several nodes of one user share the directory.
 #[derive(Clone, Debug)]
-pub(in crate::plugin) struct Place(Option<PathBuf>);
+pub(in crate::plugin) struct Place {
+    directory: Option<PathBuf>,
+    /// Held from reading the note to writing it: a version that has passed is kept on
+    /// one thread while another may be taken back on the next.
+    turn: Arc<Mutex<()>>,
+}
 
 /// What is known about a plugin from before.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -77,7 +83,7 @@ impl Shelf {
 
     /// The place of the plugin `name` from the file `source`.
     pub(in crate::plugin) fn place(&self, name: &str, source: &Path) -> Place {
-        Place(self.0.as_ref().map(|directory| {
+        let directory = self.0.as_ref().map(|directory| {
             let source = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
             let digest = component::digest(source.as_os_str().as_encoded_bytes());
             let mark: String = digest.chars().skip("sha256:".len()).take(12).collect();
@@ -85,19 +91,20 @@ impl Shelf {
             let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
             let name: String = name.chars().take(64).map(plain).collect();
             directory.join("plugins").join(format!("{name}-{mark}"))
-        }))
+        });
+        Place { directory, turn: Arc::default() }
     }
 }
 
 impl Place {
     /// A place where nothing is and nothing is kept.
     pub(super) fn nowhere() -> Self {
-        Self(None)
+        Self { directory: None, turn: Arc::default() }
     }
 
     /// The last good version, if one is kept and whole.
     pub(in crate::plugin) fn good(&self) -> Option<Source> {
-        let directory = self.0.as_ref()?;
+        let directory = self.directory.as_ref()?;
         let digest = self.note().good?;
         let source = component::open(&directory.join(file_name(&digest)?)).ok()?;
         (source.digest == digest).then_some(source)
@@ -137,7 +144,8 @@ impl Place {
     }
 
     fn write(&self, write: impl FnOnce(&Path) -> io::Result<()>) {
-        let Some(directory) = self.0.as_deref() else { return };
+        let Some(directory) = self.directory.as_deref() else { return };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let written = fs::create_dir_all(directory).and_then(|()| write(directory));
         if let Err(error) = written {
             warn!(
@@ -151,7 +159,7 @@ impl Place {
     /// What is noted. A note that is damaged or absent is as good as none.
     fn note(&self) -> Note {
         let read = || {
-            let path = self.0.as_ref()?.join(NOTE);
+            let path = self.directory.as_ref()?.join(NOTE);
             let is_small = fs::metadata(&path).ok()?.len() <= NOTE_MAX;
             let text = is_small.then(|| fs::read(&path).ok()).flatten()?;
             serde_json::from_slice(&text).ok()
@@ -210,7 +218,7 @@ mod tests {
         assert_eq!(place.good().expect("kept").bytes, &b"two"[..]);
         assert!(place.is_good(&digest(b"two")) && !place.is_good(&digest(b"one")));
         assert!(shelf.place("a b/..", Path::new("/other/a.wasm")).good().is_none());
-        let place = place.0.expect("a folder");
+        let place = place.directory.expect("a folder");
         assert_eq!(fs::read_dir(place).expect("a folder").count(), 2, "one version and the note");
     }
 
@@ -220,7 +228,7 @@ mod tests {
         let shelf = Shelf::open(folder.path());
         let place = shelf.place("p", Path::new("/p.wasm"));
         place.keep(Path::new("/p.wasm"), &digest(b"good"), b"good");
-        let directory = place.0.clone().expect("a folder");
+        let directory = place.directory.clone().expect("a folder");
         let file = directory.join(file_name(&digest(b"good")).expect("a name"));
         fs::write(file, b"goof").expect("written");
         assert!(place.good().is_none());

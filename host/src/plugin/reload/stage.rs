@@ -112,6 +112,11 @@ impl Stage {
         &mut self.novice
     }
 
+    /// The generation on probation, or zero.
+    pub(super) fn novice_number(&self) -> u64 {
+        self.novice.as_ref().map_or(0, |novice| novice.number)
+    }
+
     /// Counts a call of the generation `number`.
     pub(super) fn record(&mut self, number: u64, key: &[u8], ending: Ending) -> Verdict {
         let key = self.hasher.hash_one(key);
