@@ -46,7 +46,7 @@ use self::{
 use crate::{
     config::Config,
     front::{Readiness, http::Serving},
-    group::{Group, Groups},
+    group::Group,
     metrics::Metrics,
     plugin::PluginHost,
 };
@@ -200,8 +200,7 @@ impl Node {
         base_dir: &Path,
     ) -> anyhow::Result<Vec<(String, anyhow::Result<String>)>> {
         outside_runtimes(|| {
-            let groups = Arc::<Groups>::default();
-            let host = PluginHost::start(&config.wasm, Arc::downgrade(&groups), Metrics::new())
+            let host = PluginHost::start_alone(&config.wasm, Metrics::new())
                 .context("start the host of the plugins ([wasm])")?;
             let loading = config.plugins.iter().map(|(name, settings)| {
                 let checked = host.fills().block_on(host.check(name, settings, base_dir));

@@ -2,7 +2,7 @@
 //!
 //! docs/conformance.md has all of its behaviour. Each case plays an origin of its own.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Debug, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -231,6 +231,14 @@ fn expect_ttl(key: &str, ended: &Ended, seconds: u64) -> Shown {
     ))
 }
 
+fn expect_same<T: Copy + PartialEq + Debug>(what: &str, key: &str, found: T, expected: T) -> Shown {
+    if found == expected {
+        return Ok(());
+    }
+    let key = key_text(key);
+    failed(format!("the {what} of {key} is {found:?} where {expected:?} is expected"))
+}
+
 fn expect_requests(origin: &Origin, count: u64, what: &str) -> Shown {
     match origin.count() {
         asked if asked == count => Ok(()),
@@ -330,12 +338,7 @@ async fn content_type(stage: Arc<Stage>) -> Shown {
         let ended = get(&plugin, key).await;
         expect(key, &ended, Expect::Found)?;
         let found = answer::value(&ended).and_then(|value| value.content_type()?.to_str().ok());
-        if found != expected {
-            return failed(format!(
-                "the content-type of {} is {found:?} where {expected:?} is expected",
-                key_text(key)
-            ));
-        }
+        expect_same("content-type", key, found, expected)?;
     }
     Ok(())
 }
@@ -484,12 +487,7 @@ async fn retry_after(stage: Arc<Stage>) -> Shown {
         let ended = get(&plugin, key).await;
         expect(key, &ended, Expect::Unavailable)?;
         let found = answer::error(&ended).and_then(FillError::retry_after);
-        if found != expected {
-            return failed(format!(
-                "the retry-after of {} is {found:?} where {expected:?} is expected",
-                key_text(key)
-            ));
-        }
+        expect_same("retry-after", key, found, expected)?;
     }
     Ok(())
 }
