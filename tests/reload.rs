@@ -129,11 +129,12 @@ struct Load {
 }
 
 impl Load {
-    fn start(node: &Node) -> Self {
+    /// On a node that serves the version of `first` by now.
+    fn start(node: &Node, first: &str) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             gets: Arc::default(),
-            published: Arc::default(),
+            published: Arc::new(Mutex::new(BTreeSet::from([first.to_owned()]))),
             clients: JoinSet::new(),
         };
         for client in 0..4 {
@@ -189,8 +190,7 @@ async fn forty_versions_under_load_ten_of_them_broken_fail_no_request() {
     let deployment = Deployment::new();
     deployment.publish(&version(&word(0)).bytes());
     let node = deployment.start("limits = { cpu = \"200ms\" }");
-    let load = Load::start(&node);
-    load.published(&word(0));
+    let load = Load::start(&node, &word(0));
     let (mut swapped, mut refused) = (0, 0);
     for number in 1..=40 {
         let (metric, count) = if number % 4 == 0 {
