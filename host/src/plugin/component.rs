@@ -20,7 +20,7 @@ use wasmtime::{
 use super::{
     bindings::{PACKAGE, TRACK},
     error::Problem,
-    fault::chain_text,
+    fault::{chain_text, guest_text},
     imports::OFFERED,
 };
 
@@ -141,14 +141,15 @@ pub(super) fn check_interfaces(engine: &Engine, component: &Component) -> Result
     for interface in imports.iter().chain(&exports) {
         let name = Name::parse(interface);
         if name.package == PACKAGE && !name.is_track(TRACK) {
-            return Err(Problem::WrongTrack { interface: interface.clone() });
+            return Err(Problem::WrongTrack { interface: guest_text(interface) });
         }
     }
     for interface in imports {
         let name = Name::parse(&interface);
         if !OFFERED.iter().any(|(package, track)| name.package == *package && name.is_track(track))
         {
-            return Err(Problem::Import { interface });
+            // Some kinds of names may hold any character.
+            return Err(Problem::Import { interface: guest_text(&interface) });
         }
     }
     if !exports.iter().any(|export| {

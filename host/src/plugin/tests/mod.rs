@@ -2,6 +2,7 @@
 
 mod bombs;
 mod calls;
+mod damaged;
 mod egress;
 mod guest;
 mod health;
