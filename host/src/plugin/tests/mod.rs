@@ -9,6 +9,7 @@ mod health;
 mod imports;
 mod instances;
 mod isolation;
+mod lifting;
 mod loading;
 mod loops;
 mod reload;
