@@ -14,6 +14,7 @@ pub(super) fn serve(file: &Path) -> Result<(), Failure> {
     let node = Node::from_config(&loaded.config, &loaded.base_dir)
         .settings_from(move || read(&file))
         .filter_log_by(set_filter)
+        .take_signals()
         .start()?;
     node.run_until_signal()?;
     Ok(())

@@ -16,6 +16,7 @@ use super::{
     operators::Operators,
     report::ReloadError,
     running::{Hooks, Running},
+    signals::Signals,
 };
 use crate::{
     config::{self, Caching, Config, Loaded, Reports},
@@ -31,6 +32,7 @@ pub struct NodeBuilder {
     natives: BTreeMap<String, (Caching, Arc<dyn Getter>)>,
     has_clients: bool,
     has_operators: bool,
+    takes_signals: bool,
     hooks: Hooks,
 }
 
@@ -42,6 +44,7 @@ impl NodeBuilder {
             natives: BTreeMap::new(),
             has_clients: false,
             has_operators: false,
+            takes_signals: false,
             hooks: Hooks::default(),
         }
     }
@@ -93,6 +96,15 @@ impl NodeBuilder {
         self
     }
 
+    /// Has the node take the signals of [`Node::run_until_signal`] from before it serves,
+    /// so that none that comes in between ends the process without draining. Until then a
+    /// signal ends it as it would any process.
+    #[must_use]
+    pub fn take_signals(mut self) -> Self {
+        self.takes_signals = true;
+        self
+    }
+
     /// Has the node call `filter` with `[log] filter` when a reload changes it. Without
     /// this the log is the program's own business.
     #[must_use]
@@ -129,8 +141,14 @@ impl NodeBuilder {
         };
 
         let plugins_up = readiness.latch("plugins");
+        let takes_signals = self.takes_signals;
         let running = self.start_running(&metrics, &control)?;
         plugins_up.release();
+        let signals = takes_signals.then(|| {
+            let _runtime = control.enter();
+            Signals::new(running.hooks.read.is_some())
+        });
+        let signals = signals.transpose().context("watch for signals")?;
 
         let operators = operators.map(|listener| {
             Operators::start(listener, &running, &readiness, started, control.handle())
@@ -144,7 +162,7 @@ impl NodeBuilder {
         let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
         info!(http, admin, "Serving.");
-        Ok(Node { running, readiness, clients, operators, control })
+        Ok(Node { running, readiness, clients, operators, signals, control })
     }
 
     /// Loads plugins and makes groups. To start is to go over from no plugins and groups

@@ -58,6 +58,7 @@ pub struct Node {
     readiness: Readiness,
     clients: Option<Serving>,
     operators: Option<Operators>,
+    signals: Option<Signals>,
     control: Control,
 }
 
@@ -150,14 +151,18 @@ impl Node {
 
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the process
     /// at once. SIGHUP reloads the settings where the node can read them; see
-    /// [`NodeBuilder::settings_from`].
+    /// [`NodeBuilder::settings_from`]. Signals are taken from here on, or from the start
+    /// with [`NodeBuilder::take_signals`].
     ///
     /// # Errors
     /// As [`Node::stop`].
-    pub fn run_until_signal(self) -> anyhow::Result<()> {
-        let mut signals = {
-            let _runtime = self.control.enter();
-            Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
+    pub fn run_until_signal(mut self) -> anyhow::Result<()> {
+        let mut signals = match self.signals.take() {
+            Some(signals) => signals,
+            None => {
+                let _runtime = self.control.enter();
+                Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
+            }
         };
         let name = loop {
             match self.control.block_on(signals.next()) {

@@ -78,7 +78,7 @@ pub(super) fn demo(options: &Options) -> Result<(), Failure> {
     let admin = free("operators", Admin::default().listen);
     let mut settings = settings(source, origin.address(), http, admin, log);
     settings.wasm.data_dir = folder.path().join("state");
-    let node = Node::start(&settings, folder.path())?;
+    let node = Node::from_config(&settings, folder.path()).take_signals().start()?;
     // Both are there: a node from settings has both surfaces.
     let (http, admin) = (node.http_addr().unwrap_or(http), node.admin_addr().unwrap_or(admin));
     print(&greeting(http, admin, origin.address(), options.delay))?;
