@@ -49,17 +49,22 @@ pub use units::ByteSize;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The front for clients.
+    /// The front for clients. A reload leaves it as it is: changes wait for a restart.
     pub http: Http,
-    /// Health, metrics, status and purges, for operators.
+    /// Health, metrics, status, purges and reloads, for operators. A reload leaves it as
+    /// it is: changes wait for a restart.
     pub admin: Admin,
-    /// What the node writes about itself.
+    /// What the node writes about itself. A reload applies `filter`; `format` waits for a
+    /// restart.
     pub log: Log,
-    /// The host of all plugins.
+    /// The host of all plugins. A reload leaves it as it is once there is a plugin:
+    /// changes wait for a restart.
     pub wasm: Wasm,
-    /// Getter plugins by name.
+    /// Getter plugins by name. A reload loads those that are new and lets go of those that
+    /// are gone; changed settings of one are tried beside what serves before they apply.
     pub plugins: BTreeMap<String, Plugin>,
-    /// Groups by name: keyspaces, each with its own getter and memory.
+    /// Groups by name: keyspaces, each with its own getter and memory. A reload adds and
+    /// removes groups; one that another plugin is to fill begins empty.
     pub groups: BTreeMap<String, Group>,
 }
 
@@ -125,8 +130,8 @@ impl Default for Http {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address and port to listen on. Whoever reaches it can purge: keep it on
-    /// loopback or a private network. Port 0 takes a free one.
+    /// Address and port to listen on. Whoever reaches it can purge and reload: keep
+    /// it on loopback or a private network. Port 0 takes a free one.
     #[schemars(with = "units::AddressText")]
     pub listen: SocketAddr,
 }
@@ -509,7 +514,8 @@ pub struct CacheGrant {
 pub struct Group {
     /// The plugin that fills this group's misses. Must be set.
     pub plugin: String,
-    /// How the group caches.
+    /// How the group caches. A reload keeps the contents: a smaller `memory` drops at once
+    /// what it has no room for, and lifetimes apply to what is filled from then on.
     #[serde(default)]
     pub cache: Caching,
 }

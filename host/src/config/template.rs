@@ -59,6 +59,16 @@ In the name of a plugin or a group, every character but letters and digits is wr
 one underscore: `MY_PLUGIN` is `my-plugin` if the file has it, else a new `my_plugin`.
 An unknown variable with the prefix is an error, except those that container platforms
 set for a service named `cachecluster`.
+
+## Reloading
+
+`cachecluster reload`, SIGHUP and `POST /reload` on the admin address have a running node
+read its file again. All of it applies or none: if the file has a mistake, or a plugin that
+is new or changed does not load, the node goes on with its old settings and says why. Each
+section below says what a reload applies; what waits for a restart is named in the answer
+and in the log. The environment stays as it was when the node started, and still wins over
+the file. Every plugin that stays looks at its component's file as well; a bad one is
+refused by itself, and its old version goes on serving.
 ";
 
 /// A file with every setting, each commented out with its documentation and default.
