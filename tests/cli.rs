@@ -47,7 +47,7 @@ fn a_bare_invocation_shows_the_verbs() {
     let here = tempfile::tempdir().expect("a temporary folder");
     let bare = run(here.path(), &[]);
     assert_eq!((bare.code, bare.out.as_str()), (2, ""));
-    for verb in ["serve", "check", "config", "demo"] {
+    for verb in ["serve", "reload", "check", "config", "demo"] {
         assert!(bare.err.contains(verb), "{}", bare.err);
     }
     let help = run(here.path(), &["--help"]);

@@ -27,6 +27,7 @@ mod hostile;
 mod keys;
 mod memory;
 mod operations;
+mod reconfigure;
 mod reload;
 mod stampede;
 mod trouble;

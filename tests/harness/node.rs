@@ -21,8 +21,12 @@ pub(crate) struct Node {
     pub(crate) admin: SocketAddr,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
+
+/// What stands before every config of a test.
+const PREFACE: &str = "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+                       [log]\nformat = \"json\"\nfilter = \"info,cachecluster=debug\"\n";
 
 /// What a process takes of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +116,19 @@ impl Node {
         until(&format!("the log says {text:?}"), || async { self.log().contains(text) }).await;
     }
 
+    /// The file that the node reads its settings from.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("cachecluster.toml")
+    }
+
+    /// Puts `config` in the place of the one that the node was started with. It is for
+    /// the test to have it read.
+    pub(crate) fn configure(&self, config: &str) {
+        let new = self.folder.path().join("new.toml");
+        fs::write(&new, format!("{PREFACE}{config}")).expect("to write the config");
+        fs::rename(new, self.file()).expect("to rename the config");
+    }
+
     /// Sends a signal, by the name that `kill` knows it by.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
@@ -146,9 +163,7 @@ impl Builder {
     pub(crate) fn start(self) -> Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("cachecluster.toml");
-        let ports = "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-                     [log]\nformat = \"json\"\nfilter = \"info,cachecluster=debug\"\n";
-        fs::write(&path, format!("{ports}{}", self.config)).expect("to write the config");
+        fs::write(&path, format!("{PREFACE}{}", self.config)).expect("to write the config");
         let mut process = cachecluster()
             .args(["serve", "--config"])
             .arg(&path)
@@ -175,7 +190,7 @@ impl Builder {
             process.kill().ok();
             panic!("the node does not serve:\n{}", log.lock().expect("the log").join("\n"));
         };
-        Node { http, admin, process, log, _folder: folder }
+        Node { http, admin, process, log, folder }
     }
 }
 

@@ -188,9 +188,12 @@ impl Running {
         if reasons.is_empty() {
             return Ok(tried);
         }
-        for (name, plugin) in tried.added {
+        for (_, plugin) in tried.added {
             plugin.retire();
-            self.metrics.forget_plugin(&name);
+        }
+        // Those that could not be loaded have series as well.
+        for name in Plan::having(&plan.plugins, Fate::Added) {
+            self.metrics.forget_plugin(name);
         }
         Err(ReloadError::Refused(reasons))
     }

@@ -135,6 +135,7 @@ impl Plugin {
     /// more. Calls under way end by themselves.
     pub fn retire(&self) {
         self.rollout.retire_all();
+        self.identity.guest_metrics.close();
     }
 
     fn load_error(&self, problem: Problem) -> LoadError {

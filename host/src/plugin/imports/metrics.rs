@@ -101,6 +101,15 @@ impl Families {
             AnyFamily::Counters(_) => None,
         }
     }
+
+    fn forget(&self, name: &str, labels: &Labels) {
+        let families = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        match families.get(name) {
+            Some(AnyFamily::Counters(family)) => family.remove(labels),
+            Some(AnyFamily::Histograms(family)) => family.remove(labels),
+            None => false,
+        };
+    }
 }
 
 /// What one plugin has measured, within its bounds.
@@ -116,6 +125,8 @@ struct Series {
     count: usize,
     /// What was refused already; told once each.
     refused: HashSet<&'static str>,
+    /// Whether the plugin is gone: its last calls make no new series.
+    is_closed: bool,
 }
 
 #[derive(Clone)]
@@ -133,6 +144,23 @@ enum Kind {
 impl GuestMetrics {
     pub(crate) fn new(plugin: Arc<str>, families: Arc<Families>) -> Self {
         Self { plugin, families, series: Mutex::default() }
+    }
+
+    /// Forgets the plugin's series: it is gone.
+    pub(crate) fn close(&self) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.is_closed = true;
+        for (name, known) in &series.by_name {
+            for labels in known.keys() {
+                self.families.forget(name, &self.all(labels));
+            }
+        }
+    }
+
+    /// `labels` with the one that every series has.
+    fn all(&self, labels: &Labels) -> Labels {
+        let plugin = ("plugin".to_owned(), self.plugin.to_string());
+        std::iter::once(plugin).chain(labels.iter().cloned()).collect()
     }
 
     fn add(&self, name: &str, delta: u64, labels: Labels, secrets: &Secrets) {
@@ -182,14 +210,16 @@ impl GuestMetrics {
             return Ok(metric.clone());
         }
         check_names(name, &labels)?;
+        if series.is_closed {
+            return Err("the plugin is gone");
+        }
         if series.count >= SERIES_MAX {
             return Err("the plugin has as many series as it may");
         }
         if !series.by_name.contains_key(name) && series.by_name.len() >= METRICS_MAX {
             return Err("the plugin has as many metrics as it may");
         }
-        let mut all = labels.clone();
-        all.insert(0, ("plugin".to_owned(), self.plugin.to_string()));
+        let all = self.all(&labels);
         let metric = match kind {
             Kind::Counter => self.families.counter(name, &all).map(Metric::Counter),
             Kind::Histogram => self.families.histogram(name, &all).map(Metric::Histogram),

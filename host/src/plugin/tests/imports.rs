@@ -162,6 +162,11 @@ async fn a_guests_own_metrics_are_exported() {
     assert!(body(&plugin, "k").await.is_ok());
     let text = bench.metrics.encode();
     assert!(text.contains(r#"cachecluster_guest_text_total{plugin="p"} 200"#), "{text}");
+    // A plugin that goes takes them along, and a last call brings none back.
+    plugin.retire();
+    assert!(body(&plugin, "k").await.is_ok());
+    let text = bench.metrics.encode();
+    assert!(!text.contains("cachecluster_guest_text_total{"), "{text}");
 }
 
 #[tokio::test]
