@@ -112,6 +112,14 @@ impl<T: Clone> Flights<T> {
         self.lock().contains_key(key)
     }
 
+    /// The key of the flight that `waiter` has a place on, as its ticket holds it; `None`
+    /// once it has landed or was detached.
+    pub fn key_of(&self, key: &[u8], waiter: &Waiter<T>) -> Option<Arc<[u8]>> {
+        let by_key = self.lock();
+        let (key, landed) = by_key.get_key_value(key)?;
+        landed.same_channel(&waiter.0).then(|| Arc::clone(key))
+    }
+
     /// Detaches the flight of `key` and runs `forget` before any landing can keep
     /// anything again.
     pub fn purge<R>(&self, key: &[u8], forget: impl FnOnce() -> R) -> R {

@@ -242,8 +242,16 @@ pub struct Chain(Option<Arc<Link>>);
 struct Link {
     group: Arc<str>,
     key: Arc<[u8]>,
+    /// Other keys of the group that the same call fills.
+    beside: Box<[Arc<[u8]>]>,
     depth: usize,
     outer: Chain,
+}
+
+impl Link {
+    fn keys(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        std::iter::once(&self.key).chain(&self.beside)
+    }
 }
 
 impl Chain {
@@ -260,7 +268,7 @@ impl Chain {
     pub fn contains(&self, group: &str, key: &[u8]) -> bool {
         let mut chain = self;
         while let Some(link) = &chain.0 {
-            if &*link.group == group && &*link.key == key {
+            if &*link.group == group && link.keys().any(|filled| **filled == *key) {
                 return true;
             }
             chain = &link.outer;
@@ -271,6 +279,28 @@ impl Chain {
     /// This chain with one more fill inside.
     #[must_use]
     pub fn with(&self, group: Arc<str>, key: Arc<[u8]>) -> Self {
-        Self(Some(Arc::new(Link { group, key, depth: self.depth() + 1, outer: self.clone() })))
+        let beside = Box::default();
+        let depth = self.depth() + 1;
+        Self(Some(Arc::new(Link { group, key, beside, depth, outer: self.clone() })))
+    }
+
+    /// This chain when the call that serves its innermost fill serves fills of `keys` of
+    /// the same group with it.
+    #[must_use]
+    pub fn beside<'a>(&self, keys: impl IntoIterator<Item = &'a Arc<[u8]>>) -> Self {
+        let Some(link) = &self.0 else { return self.clone() };
+        let beside = keys.into_iter().filter(|key| !Arc::ptr_eq(key, &link.key)).cloned();
+        Self(Some(Arc::new(Link {
+            group: Arc::clone(&link.group),
+            key: Arc::clone(&link.key),
+            beside: beside.collect(),
+            depth: link.depth,
+            outer: link.outer.clone(),
+        })))
+    }
+
+    /// The keys of the innermost fill, and of those that its call serves with it.
+    pub(super) fn innermost(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.0.iter().flat_map(|link| link.keys())
     }
 }

@@ -20,11 +20,12 @@ mod error;
 mod fill;
 mod getter;
 mod groups;
+mod waits;
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -50,6 +51,7 @@ use crate::{
 };
 use batch::Batcher;
 use fill::{Landing, Mission};
+use waits::{Circle, Flight, Waiting, Waits};
 
 /// What a caller of [`Group::get`] brings along.
 #[derive(Clone, Debug)]
@@ -85,6 +87,8 @@ pub struct Group {
     getter_version: AtomicU64,
     /// Where fills run: a guest that burns CPU there does not slow a hit.
     fills: Handle,
+    /// Shared with the groups that its getter may get from: those of its node.
+    waits: OnceLock<Arc<Waits>>,
     metrics: GroupMetrics,
 }
 
@@ -120,6 +124,7 @@ impl Group {
             loads: Batcher::new(getter, fills.clone()),
             getter_version: AtomicU64::new(0),
             fills,
+            waits: OnceLock::new(),
             settings: ArcSwap::from_pointee(settings),
             metrics,
         })
@@ -172,14 +177,19 @@ impl Group {
             return self.failed(GetError::Cycle);
         }
         let look_again = || self.look(key, Instant::now()).or_else(|| self.refused(key));
-        let (flight, opened) = match self.flights.join(key, look_again) {
+        let (flight, opened, waiting) = match self.flights.join(key, look_again) {
             Joined::Recalled((answer, _)) => return answer,
             Joined::Full => return self.failed(GetError::Overloaded),
-            Joined::Waiting(flight) => (flight, false),
+            Joined::Waiting(flight) => {
+                let is_nested = cx.chain.depth() > 0;
+                let joined = is_nested.then(|| self.flights.key_of(key, &flight)).flatten();
+                (flight, false, joined.map_or(Ok(None), |key| self.wait_for(&key, &cx.chain)))
+            }
             Joined::Opened(ticket, flight) => {
+                let waiting = self.wait_for(ticket.key(), &cx.chain);
                 let chain = cx.chain.with(Arc::clone(&self.name), Arc::clone(ticket.key()));
                 self.set_off(ticket, Mission::Miss, chain);
-                (flight, true)
+                (flight, true, waiting)
             }
         };
         if opened {
@@ -187,6 +197,7 @@ impl Group {
         } else {
             self.metrics.collapsed.inc()
         };
+        let Ok(_waiting) = waiting else { return self.failed(GetError::Cycle) };
         match timeout_at(cx.deadline, flight.landed()).await {
             Ok(Ok(landing)) => self.answer(landing, opened),
             Ok(Err(_lost)) => {
@@ -196,6 +207,21 @@ impl Group {
             }
             Err(_elapsed) => self.failed(GetError::Deadline),
         }
+    }
+
+    /// Has the fills that `chain` gets for wait for the flight with this key. A get that
+    /// stands in no fill is nobody's to wait for.
+    fn wait_for(&self, key: &Arc<[u8]>, chain: &Chain) -> Result<Option<Waiting>, Circle> {
+        let who: Vec<_> = chain.innermost().map(Flight::of).collect();
+        if who.is_empty() {
+            return Ok(None);
+        }
+        self.waits.get_or_init(Arc::default).begin(who, Flight::of(key)).map(Some)
+    }
+
+    /// Shares `waits` with the other groups of its node. The first node counts.
+    fn stand_with(&self, waits: &Arc<Waits>) {
+        self.waits.get_or_init(|| Arc::clone(waits));
     }
 
     /// What memory alone answers: `None` when a get would have to wait for a fill.

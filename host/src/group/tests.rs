@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod left_alone;
+mod nested;
 
 const SECOND: Duration = Duration::from_secs(1);
 

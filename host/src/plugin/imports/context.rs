@@ -54,7 +54,11 @@ impl CallContext {
             reason: fills.iter().map(|fill| fill.reason).min_by_key(most_urgent)?,
             validator: None,
             keys: fills.iter().map(|fill| Arc::clone(&fill.key)).collect(),
-            chain: fills.iter().map(|fill| &fill.chain).max_by_key(|chain| chain.depth())?.clone(),
+            chain: fills
+                .iter()
+                .map(|fill| &fill.chain)
+                .max_by_key(|chain| chain.depth())?
+                .beside(fills.iter().map(|fill| &fill.key)),
         })
     }
 
@@ -66,8 +70,7 @@ impl CallContext {
     /// The chain for a get of `key` in `group` from within this call; `None` if it
     /// would wait for itself or stand too deep.
     pub(super) fn nested(&self, group: &str, key: &[u8]) -> Option<Chain> {
-        // A group puts the fill itself into its chain; of a batch, the chain of one
-        // fill does not hold the keys of the others.
+        // A group puts the fill itself into its chain; others that load may not.
         let own = self.keys.iter().any(|filled| *self.group == *group && **filled == *key);
         let allowed =
             !own && !self.chain.contains(group, key) && self.chain.depth() < Chain::DEPTH_MAX;

@@ -12,7 +12,7 @@ use crate::{
 /// Gets the key but for its last byte from the group `lower`, and finds what it finds; 50 for nothing, 100
 /// and the case for an error. A key that begins with `x` it finds itself.
 fn reader() -> Guest {
-    guest(
+    let guest = guest(
         "(if (i32.eq (i32.load8_u (local.get $key)) (i32.const 120))
            (then (return (call $found (local.get $key) (local.get $len)))))
          (call $cache-get (global.get $context) (i32.const 2100) (i32.const 5)
@@ -24,22 +24,27 @@ fn reader() -> Guest {
          (if (i32.eqz (i32.load8_u (i32.const 260)))
            (then (return (call $found-number (i64.const 50)))))
          (call $found (i32.load (i32.const 264)) (i32.load (i32.const 268)))",
-    )
-    .with_core("(data (i32.const 2100) \"lower\")")
-    .with_component(
-        "(import \"cachecluster:plugin/cache@0.1.0\" (instance $cache
-           (alias outer 1 $context (type $outer))
-           (export \"context\" (type $cx (eq $outer)))
-           (type $cache-error' (variant (case \"no-such-group\") (case \"denied\")
-             (case \"cycle\") (case \"too-large\") (case \"failed\" string)))
-           (export \"cache-error\" (type $cache-error (eq $cache-error')))
-           (export \"get\" (func (param \"ctx\" (borrow $cx)) (param \"group\" string)
-             (param \"key\" string)
-             (result (result (option (list u8)) (error $cache-error)))))))
-         (core func $cache-get (canon lower (func $cache \"get\")
-           (memory (core memory $memory)) (realloc (core func $realloc))))",
-    )
-    .with_host("cache-get", "(param i32 i32 i32 i32 i32 i32)")
+    );
+    reading(guest.with_core("(data (i32.const 2100) \"lower\")"))
+}
+
+/// `guest` with `$cache-get`: context, group, key, and where the answer goes.
+pub(super) fn reading(guest: Guest) -> Guest {
+    guest
+        .with_component(
+            "(import \"cachecluster:plugin/cache@0.1.0\" (instance $cache
+               (alias outer 1 $context (type $outer))
+               (export \"context\" (type $cx (eq $outer)))
+               (type $cache-error' (variant (case \"no-such-group\") (case \"denied\")
+                 (case \"cycle\") (case \"too-large\") (case \"failed\" string)))
+               (export \"cache-error\" (type $cache-error (eq $cache-error')))
+               (export \"get\" (func (param \"ctx\" (borrow $cx)) (param \"group\" string)
+                 (param \"key\" string)
+                 (result (result (option (list u8)) (error $cache-error)))))))
+             (core func $cache-get (canon lower (func $cache \"get\")
+               (memory (core memory $memory)) (realloc (core func $realloc))))",
+        )
+        .with_host("cache-get", "(param i32 i32 i32 i32 i32 i32)")
 }
 
 /// Finds the key twice over, but for keys that begin with `n`.

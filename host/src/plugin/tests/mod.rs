@@ -12,5 +12,6 @@ mod isolation;
 mod lifting;
 mod loading;
 mod loops;
+mod nested;
 mod reload;
 mod secrets;
