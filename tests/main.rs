@@ -17,6 +17,7 @@ mod cli;
 mod conformance;
 mod demo;
 mod dictionary;
+mod egress;
 mod embedding;
 mod failing;
 #[path = "fixtures/guest/mod.rs"]

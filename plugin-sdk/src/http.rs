@@ -7,7 +7,8 @@
 //! http = ["https://api.example.com:443"]
 //! ```
 //!
-//! Anything else fails with [`Error::Denied`], whose text says what to grant.
+//! Anything else fails with [`Error::Denied`], and the node puts the setting that is
+//! missing beside it.
 //! Redirects are not followed: a 3xx is an answer like any other.
 //!
 //! In a unit test, [`testing::Host`](../testing/struct.Host.html) answers the
@@ -224,11 +225,8 @@ impl<'a> Url<'a> {
     /// The error for an origin that was not granted.
     #[cfg(target_family = "wasm")]
     fn denied(&self) -> Error {
-        Error::denied(format!(
-            "this plugin may not send requests to {self}: to allow it, set \
-             [plugins.<name>.network] http = [\"{self}\"], and allow_private if its \
-             address is a private one"
-        ))
+        // Why not, and what would allow it, is what the node adds.
+        Error::denied(format!("this plugin may not send requests to {self}"))
     }
 }
 

@@ -11,8 +11,9 @@
 //! tcp = ["dict.example:2628"]
 //! ```
 //!
-//! Anything else fails with [`io::ErrorKind::PermissionDenied`] and a text
-//! that says what to grant; `?` makes it [`Error::Denied`](crate::Error::Denied).
+//! Anything else fails with [`io::ErrorKind::PermissionDenied`]; `?` makes it
+//! [`Error::Denied`](crate::Error::Denied), and the node puts the setting that is
+//! missing beside it.
 
 #[cfg(not(target_family = "wasm"))]
 #[path = "net/native.rs"]
@@ -46,11 +47,8 @@ impl TcpStream {
             Ok(inner) => Ok(Self { inner, deadline }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!(
-                    "this plugin may not connect to {address}: to allow it, set \
-                     [plugins.<name>.network] tcp = [\"{address}\"], and allow_private \
-                     if its address is a private one"
-                ),
+                // Why not, and what would allow it, is what the node adds.
+                format!("this plugin may not connect to {address}"),
             )),
             Err(error) => Err(io::Error::new(
                 error.kind(),

@@ -70,15 +70,16 @@ pub(super) fn masked<'a>(text: &'a str, file: &DeTable<'_>) -> Cow<'a, str> {
     let mut shown = Cow::Borrowed(text);
     let plugins = file.get("plugins").and_then(|plugins| plugins.get_ref().as_table());
     let plugins = plugins.into_iter().flat_map(DeTable::values);
-    // A plugin's manifest has its tables at the root.
+    // A manifest speaks of one plugin, in its outermost table.
     let tables = plugins.filter_map(|plugin| plugin.get_ref().as_table()).chain([file]);
-    for settings in tables {
+    for (key, value) in tables.flatten() {
         // A misspelt table, which is reported as such, may hold secrets too.
-        for (_, value) in settings.iter().filter(|(key, _)| key.get_ref().starts_with("secret")) {
-            match value.get_ref().as_table() {
-                Some(secrets) => secrets.values().for_each(|secret| mask(&mut shown, secret)),
-                None => mask(&mut shown, value),
-            }
+        if !key.get_ref().starts_with("secret") {
+            continue;
+        }
+        match value.get_ref().as_table() {
+            Some(secrets) => secrets.values().for_each(|secret| mask(&mut shown, secret)),
+            None => mask(&mut shown, value),
         }
     }
     shown
@@ -117,11 +118,11 @@ mod tests {
     fn a_value_in_the_place_of_a_reference_is_not_shown() {
         let text = "[plugins.a.secrets]\nx = 'hunter2'\ny = 'env:Y'\nz = '''\nhun\nter'''\n\
                     [plugins.b]\nsecret = { w = 7 }\nsource = 'b'\n\
-                    [plugins]\nc.secrets = 'hünter'\n";
+                    [plugins]\nc.secrets = 'hünter'\n[secrets]\nv = 'hush'\n";
         let file = DeTable::parse(text).expect("TOML");
         let shown = masked(text, file.get_ref());
         assert_eq!(shown.len(), text.len());
-        for hidden in ["hunter2", "hun", "ter'", "7", "nter"] {
+        for hidden in ["hunter2", "hun", "ter'", "7", "nter", "hush"] {
             assert!(!shown.contains(hidden), "{hidden} in {shown}");
         }
         for kept in ["'env:Y'", "source = 'b'"] {

@@ -218,6 +218,7 @@ async fn an_answer_that_changes_is_checked_for_raw_tcp_too() {
     match body(&plugin, "again").await {
         Err(FillError::Denied(text)) => {
             assert!(text.contains(r#"allow_private = ["10.0.0.0/8"]"#), "{text}");
+            assert!(!text.contains(" tcp = "), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -285,7 +286,9 @@ async fn a_denial_names_the_one_setting_that_is_missing() {
     };
     let no_grant = text(&[], true).await;
     assert!(no_grant.contains(&format!("[plugins.p.network] http = [\"{url}\"]")), "{no_grant}");
+    assert!(!no_grant.contains("allow_private"), "{no_grant}");
     let no_range = text(&[&url], false).await;
+    assert!(!no_range.contains(" http = "), "{no_range}");
     assert!(
         no_range.contains(r#"[plugins.p.network] allow_private = ["127.0.0.0/8"]"#),
         "{no_range}"

@@ -2,18 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
-use tokio_rustls::TlsAcceptor;
+use rcgen::KeyPair;
 use wasmtime_wasi_http::Error;
 
 use super::{
@@ -31,66 +20,15 @@ use crate::{
     },
 };
 
-/// A certificate authority of a test's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+#[path = "../../../../../tests/fixtures/tls.rs"]
+mod fixture;
 
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for `name` until `year`, with its key.
-    fn issue(&self, name: &str, year: i32) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        params.not_before = date_time_ymd(2001, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        (certificate.der().clone(), key)
-    }
-}
+use fixture::{Authority, Identity};
 
 /// An HTTPS server with this certificate that answers every request `ok`.
-async fn https(
-    (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
-) -> SocketAddr {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("a server's certificate");
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // A client that does not trust us hangs up.
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut request = [0; 4096];
-                while stream.read(&mut request).await.unwrap_or(0) > 0 {
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                    if stream.write_all(answer).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
+async fn https(identity: Identity) -> SocketAddr {
+    let answer = |_: &str| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+    fixture::https(identity, answer).await
 }
 
 /// A network table for `name` at `address`, which trusts the file `ca.pem`.
@@ -129,11 +67,7 @@ async fn an_origin_is_reached_over_https_when_its_authority_is_trusted() {
 }
 
 /// What a request over https to `name` ends in, and what the log says of it.
-fn refusal(
-    trusted: &Authority,
-    certificate: (CertificateDer<'static>, PrivateKeyDer<'static>),
-    name: &str,
-) -> (Error, String, String) {
+fn refusal(trusted: &Authority, certificate: Identity, name: &str) -> (Error, String, String) {
     let folder = folder(trusted);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
