@@ -107,7 +107,7 @@ async fn what_is_denied_is_counted_and_told_with_the_one_setting_that_is_missing
     let node = Node::with(config).env("API_TOKEN", TOKEN).start();
     let denied = node.get("/items/key").await;
     let text = denied.text();
-    assert!(text.contains(r#"[plugins.items.network] allow_private"#), "{text}");
+    assert!(text.contains(r"[plugins.items.network] allow_private"), "{text}");
     assert!(!text.contains(" http = ["), "{text}");
     node.logged("127.0.0.0/8").await;
     let name = r#"cachecluster_plugin_denials_total{plugin="items",kind="address"}"#;

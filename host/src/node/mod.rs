@@ -157,12 +157,11 @@ impl Node {
     /// # Errors
     /// As [`Node::stop`].
     pub fn run_until_signal(mut self) -> anyhow::Result<()> {
-        let mut signals = match self.signals.take() {
-            Some(signals) => signals,
-            None => {
-                let _runtime = self.control.enter();
-                Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
-            }
+        let mut signals = if let Some(signals) = self.signals.take() {
+            signals
+        } else {
+            let _runtime = self.control.enter();
+            Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
         };
         let name = loop {
             match self.control.block_on(signals.next()) {

@@ -8,7 +8,7 @@
 //! - `target`, `address`, `denials`: what is asked for, whether it is granted, and who is
 //!   told when it is not.
 //! - `resolver`, `dial`, `tls`: from a name to a connection.
-//! - `http`, `pool`, `body`: requests over them, through `wasi:http`.
+//! - `handler`, `http`, `pool`, `body`: requests over them, through `wasi:http`.
 //! - `sockets`, `lookup`, `tcp`: raw connections, through `wasi:sockets`.
 //! - `rate`: how often.
 //!
@@ -26,6 +26,7 @@ mod address;
 mod body;
 mod denials;
 mod dial;
+mod handler;
 mod http;
 mod lookup;
 mod pool;
@@ -46,13 +47,14 @@ use std::{
 
 use lru::LruCache;
 use tokio::{sync::Semaphore, time::Instant};
+use wasmtime::component::Linker;
 
 pub(super) use address::AddressFilter;
 pub(super) use denials::{CallNotes, Denials};
 pub(super) use http::HttpHooks;
 #[cfg(test)]
 pub(super) use resolver::script;
-pub(super) use sockets::{Gate, OpenSockets, add_to_linker};
+pub(super) use sockets::{Gate, OpenSockets};
 
 use self::{
     body::Bounds,
@@ -61,7 +63,7 @@ use self::{
     rate::Rate,
     resolver::Resolver,
 };
-use super::secrets::Secrets;
+use super::{secrets::Secrets, store::State};
 use crate::{
     config::{
         self,
@@ -69,6 +71,12 @@ use crate::{
     },
     metrics::PluginMetrics,
 };
+
+/// Puts what looks at grants in the place of wasmtime's sockets and requests.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    sockets::add_to_linker(linker)?;
+    handler::add_to_linker(linker)
+}
 
 /// How long an address is taken for that of the name it was looked up for. By then
 /// somebody else may have it.

@@ -125,7 +125,7 @@ pub(super) struct View<'a> {
 }
 
 /// Puts the checked sockets and lookups in the place of WASI's own.
-pub(in crate::plugin) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     fn view(state: &mut State) -> View<'_> {
         let State { wasi, table, environment, sockets, notes, .. } = state;
         View {

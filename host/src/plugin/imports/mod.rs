@@ -36,7 +36,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // Sockets are used under the plugin's grants, not under WASI's few switches.
+    // The network is used under the plugin's grants, not under WASI's few switches.
     linker.allow_shadowing(true);
     egress::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);

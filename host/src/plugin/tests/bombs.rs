@@ -126,6 +126,28 @@ async fn handles_are_limited_to_the_host_and_between_components() {
 }
 
 #[tokio::test]
+async fn a_guest_may_send_more_requests_than_it_may_have_handles() {
+    let bench = Bench::new();
+    let sending = guest(
+        "(global.set $calls (i64.add (global.get $calls) (i64.const 1)))
+         (call $send-nowhere (i32.const 256))
+         (if (i32.eqz (i32.load8_u (i32.const 256))) (then unreachable))
+         (call $found-number (global.get $calls))",
+    )
+    .with_sending()
+    .with_core("(global $calls (mut i64) (i64.const 0))");
+    let plugin = bench
+        .load_with(&sending, |p| {
+            p.limits.handles = 20;
+            p.limits.calls = 1_000;
+        })
+        .await;
+    for call in 1..=100 {
+        assert_eq!(number(&plugin, "k").await, call, "by the same instance");
+    }
+}
+
+#[tokio::test]
 async fn handles_that_are_leaked_call_by_call_end_with_their_instance() {
     let bench = Bench::new();
     let leaking = echo_unless_key("(drop (call $subscribe (i64.const 0)))").with_clock();

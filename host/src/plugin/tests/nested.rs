@@ -24,17 +24,15 @@ const GATE: &str = "gate";
 /// otherwise 100 and the case of the error.
 fn reader_of(name: &str, group: &str) -> Guest {
     assert_eq!((name.len(), group.len()), (1, 1));
-    let text = format!(
-        "(call $cache-get (global.get $context) (i32.const 2110) (i32.const 4)
+    let text = "(call $cache-get (global.get $context) (i32.const 2110) (i32.const 4)
            (i32.const 2120) (i32.const 1) (i32.const 256))
          (call $cache-get (global.get $context) (i32.const 2130) (i32.const 1)
            (local.get $key) (local.get $len) (i32.const 256))
          (if (i32.load8_u (i32.const 256))
            (then (return (call $found-number
              (i64.extend_i32_u (i32.add (i32.const 100) (i32.load8_u (i32.const 260))))))))
-         (call $found (i32.load (i32.const 264)) (i32.load (i32.const 268)))"
-    );
-    reading(guest(&text).with_core(&format!(
+         (call $found (i32.load (i32.const 264)) (i32.load (i32.const 268)))";
+    reading(guest(text).with_core(&format!(
         "(data (i32.const 2110) \"{GATE}\") (data (i32.const 2120) \"{name}\")
          (data (i32.const 2130) \"{group}\")"
     )))
