@@ -123,7 +123,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Reload(options) => reload::reload(&options, &file),
         Verb::Check => check::check(&file),
         Verb::Config(what) => config::print(what, &file),
-        Verb::Plugin(what) => plugin::run(&what),
+        Verb::Plugin(what) => plugin::run(&what, &file),
         Verb::Demo(options) => demo::demo(&options),
     };
     match done {

@@ -19,6 +19,7 @@ use wasmtime::{
 
 use super::{
     bindings::{PACKAGE, TRACK},
+    componentize::{self, componentize},
     error::Problem,
     fault::{chain_text, guest_text},
     imports::OFFERED,
@@ -97,6 +98,7 @@ fn check_header(bytes: &[u8]) -> Result<(), Problem> {
         // What follows the magic bytes: version in the low half, layer in the high.
         [0, b'a', b's', b'm', a, b, c, d, ..] => match u32::from_le_bytes([*a, *b, *c, *d]) {
             0x0001_000d => Ok(()),
+            0x0000_0001 if componentize::has_interfaces(bytes) => Ok(()),
             0x0000_0001 => Err(Problem::CoreModule),
             version => Err(Problem::UnknownVersion { version }),
         },
@@ -119,9 +121,11 @@ fn is_text(bytes: &[u8]) -> bool {
     start.len() - valid < 4 && start.iter().all(is_plain)
 }
 
-/// Compiles `source`. Takes seconds for a large component: not for a serving thread.
+/// Compiles `source`, made a component first if it is a core module. Takes seconds for a
+/// large component: not for a serving thread.
 pub(super) fn compile(engine: &Engine, source: &Source) -> Result<Component, Problem> {
-    let component = Component::from_binary(engine, &source.bytes).map_err(|error| {
+    let bytes = componentize(&source.bytes)?;
+    let component = Component::from_binary(engine, &bytes).map_err(|error| {
         let text = chain_text(&error);
         // The pool's own check, whose error has no type of its own.
         let is_too_much = text.contains("exceeds the") && !text.contains("(at offset");

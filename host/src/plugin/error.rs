@@ -69,12 +69,17 @@ pub enum Problem {
         /// What it looks like.
         what: &'static str,
     },
-    /// A module of WebAssembly, not a component.
+    /// A module of WebAssembly that does not say which interfaces it has, so that no
+    /// component can be made of it.
     #[error(
-        "this is a core WebAssembly module, not a component; build for `wasm32-wasip2`, or \
-         componentize it with `wasm-tools component new --adapt wasi_snapshot_preview1.wasm`"
+        "this is a core WebAssembly module that names no interfaces, not a component; build it \
+         with `cachecluster plugin build`, or for `wasm32-wasip2`, or embed its interfaces with \
+         `wasm-tools component embed wit module.wasm -o plugin.wasm`"
     )]
     CoreModule,
+    /// A module of WebAssembly that names interfaces, but not those that it has.
+    #[error("this is a core WebAssembly module from which no component can be made: {0}")]
+    Componentize(String),
     /// Already compiled to machine code, which would run outside the sandbox.
     #[error(
         "this is a precompiled artefact, which is never accepted: it would run outside the \

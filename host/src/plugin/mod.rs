@@ -7,8 +7,8 @@
 //!
 //! - `engine`, `compiler`, `cache_dir`: what compiles, where, and its memory, one for
 //!   the node.
-//! - `loader`, `component`, `generation`: from a file to something that can be
-//!   instantiated, and has been.
+//! - `loader`, `component`, `componentize`, `generation`: from a file to something that
+//!   can be instantiated, and has been.
 //! - `store`, `limiter`, `instance`: one live instance and the limits it runs in.
 //! - `pool`, `admission`, `getter`: many of them as the [`crate::group::Getter`] of a group.
 //! - `reload`: how another version takes the place of the one that serves.
@@ -33,6 +33,7 @@ mod checkup;
 mod compiled;
 mod compiler;
 mod component;
+mod componentize;
 mod egress;
 mod engine;
 mod environment;
@@ -70,6 +71,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 pub use bindings::{PACKAGE as GETTER_PACKAGE, TRACK};
 pub use compiled::Compiled;
 pub use component::digest;
+pub use componentize::componentize;
 pub use error::{HostError, LoadError, Problem};
 pub use getter::Plugin;
 pub use measure::{Cost, Ended, Measured};

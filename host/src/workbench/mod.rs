@@ -11,6 +11,7 @@
 //! - `conformance`: the suite that every getter can be held to.
 //! - `check`, `inspect`: what can be known without a call, and what a file says itself.
 //! - `origin`: an origin that says what it is told to.
+//! - `new`, `build`: a project to begin with, and from its sources to a component.
 //!
 //! Invariants:
 //! - guests run on the host's threads; the origin and whoever waits for guests do not, so
@@ -19,12 +20,14 @@
 
 pub mod answer;
 pub mod bench;
+pub mod build;
 pub mod check;
 pub mod conformance;
 pub mod expectation;
 mod histogram;
 pub mod inspect;
 pub mod manifest;
+pub mod new;
 pub mod origin;
 pub mod project;
 pub mod table;

@@ -3,12 +3,16 @@
 //! Each takes the file of a component, or a project's folder or manifest.
 
 mod bench;
+mod build;
 mod call;
 mod check;
 mod conformance;
 mod inspect;
+mod new;
 mod subject;
 mod test;
+
+use std::path::Path;
 
 use clap::Subcommand;
 
@@ -17,6 +21,10 @@ use super::{Exit, Failure};
 /// What to do with a plugin.
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
+    /// Write a project to begin with: a getter that works, its tests, a node to serve it
+    New(new::Options),
+    /// Build a project's component with the tools of its language
+    Build(build::Options),
     /// Check a component, or a project with its manifest, without calling it
     Check(check::Options),
     /// Run the tests of a project's manifest in the real host
@@ -31,9 +39,11 @@ pub(super) enum What {
     Inspect(inspect::Options),
 }
 
-/// Does `what`.
-pub(super) fn run(what: &What) -> Result<(), Failure> {
+/// Does `what`. `settings` is the file of the node it may concern.
+pub(super) fn run(what: &What, settings: &Path) -> Result<(), Failure> {
     match what {
+        What::New(options) => new::new(options),
+        What::Build(options) => build::build(options, settings),
         What::Check(options) => check::check(options),
         What::Test(options) => test::test(options),
         What::Call(options) => call::call(options),

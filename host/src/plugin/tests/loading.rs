@@ -30,7 +30,10 @@ async fn what_is_not_a_component_is_refused_by_what_it_is() {
     says(&refusal(&bench, b"(component)").await, &["a text file", ".wasm"]);
     says(&refusal(&bench, &[0x13; 99]).await, &["some other file"]);
     let module = wat::parse_str("(module)").expect("a module");
-    says(&refusal(&bench, &module).await, &["core WebAssembly module", "wasm-tools component new"]);
+    says(
+        &refusal(&bench, &module).await,
+        &["core WebAssembly module", "wasm-tools component embed"],
+    );
     let artefact =
         bench.host.loader.engine.precompile_component(&echo().bytes()).expect("compiled");
     says(&refusal(&bench, &artefact).await, &["precompiled", "sandbox"]);

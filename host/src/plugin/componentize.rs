@@ -1,0 +1,99 @@
+//! From a core module to a component, where that can be.
+//!
+//! Toolchains without a target for components (C, Go) make core modules for WASI
+//! preview 1. If such a module carries what its bindings know of the interfaces, in
+//! custom sections whose names begin with `component-type`, it has all that a component
+//! needs but the wrapping: this wraps it, with wasmtime's adapter from preview 1 to WASI
+//! 0.2 for a library that is called again and again.
+//!
+//! The adapter takes the memory for its state from the module's own `cabi_realloc`, if
+//! there is one, and that before the module has begun; else it grows the memory behind
+//! the module's back. Guests whose allocator takes all of the memory for its own, as
+//! Go's does, export a `cabi_realloc` that works that early.
+
+use std::borrow::Cow;
+
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
+use wasmparser::{Parser, Payload};
+use wit_component::ComponentEncoder;
+
+use super::error::Problem;
+
+/// Begins the names of the sections in which bindings keep the interfaces.
+const METADATA: &str = "component-type";
+
+/// The component in `bytes`: as they are, or wrapped if they are a core module.
+///
+/// # Errors
+/// A core module without interfaces, or whose imports and exports are not those it
+/// names.
+pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Problem> {
+    if !is_core_module(bytes) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    if !has_interfaces(bytes) {
+        return Err(Problem::CoreModule);
+    }
+    let adapter = WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
+    ComponentEncoder::default()
+        .module(bytes)
+        .and_then(|encoder| encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
+        .and_then(|encoder| encoder.validate(true).encode())
+        .map(Cow::Owned)
+        .map_err(|error| Problem::Componentize(format!("{error:#}")))
+}
+
+/// Whether `bytes` begin like a core module.
+pub(super) fn is_core_module(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\0asm\x01\0\0\0")
+}
+
+/// Whether the core module `bytes` names its interfaces. Reads the heads of its
+/// sections and no more; what is damaged is found out later.
+pub(super) fn has_interfaces(bytes: &[u8]) -> bool {
+    Parser::new(0).parse_all(bytes).map_while(Result::ok).any(|payload| match payload {
+        Payload::CustomSection(section) => section.name().starts_with(METADATA),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(text: &str) -> Vec<u8> {
+        wat::parse_str(text).expect("a module")
+    }
+
+    #[test]
+    fn a_component_stays_as_it_is() {
+        let component = module("(component)");
+        assert!(matches!(componentize(&component), Ok(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn a_module_becomes_a_component_only_with_interfaces_that_are_its_own() {
+        assert!(matches!(componentize(&module("(module)")), Err(Problem::CoreModule)));
+        let damaged = module(r#"(module (@custom "component-type:x" "not an interface"))"#);
+        assert!(matches!(componentize(&damaged), Err(Problem::Componentize(_))));
+
+        let mut resolve = wit_parser::Resolve::default();
+        let text = "package a:b; world w { export answer: func() -> u32; }";
+        let package = resolve.push_str("a.wit", text).expect("interfaces");
+        let world = resolve.select_world(&[package], None).expect("a world");
+        let encoding = wit_component::StringEncoding::UTF8;
+        let embedded = |text: &str| {
+            let mut bytes = module(text);
+            wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
+                .expect("embedded");
+            bytes
+        };
+        let lacking = embedded("(module)");
+        assert!(matches!(componentize(&lacking), Err(Problem::Componentize(_))));
+        let whole = embedded(r#"(module (func (export "answer") (result i32) i32.const 42))"#);
+        let component = componentize(&whole).expect("a component");
+        assert!(!is_core_module(&component));
+    }
+}
