@@ -10,6 +10,9 @@
 //! there is one, and that before the module has begun; else it grows the memory behind
 //! the module's back. Guests whose allocator takes all of the memory for its own, as
 //! Go's does, export a `cabi_realloc` that works that early.
+//!
+//! Bytes that nobody checked are taken apart here, so it runs where a panic costs one load
+//! and no more: on the compilers' threads, or in the command line.
 
 use std::borrow::Cow;
 
@@ -57,43 +60,4 @@ pub(super) fn has_interfaces(bytes: &[u8]) -> bool {
         Payload::CustomSection(section) => section.name().starts_with(METADATA),
         _ => false,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn module(text: &str) -> Vec<u8> {
-        wat::parse_str(text).expect("a module")
-    }
-
-    #[test]
-    fn a_component_stays_as_it_is() {
-        let component = module("(component)");
-        assert!(matches!(componentize(&component), Ok(Cow::Borrowed(_))));
-    }
-
-    #[test]
-    fn a_module_becomes_a_component_only_with_interfaces_that_are_its_own() {
-        assert!(matches!(componentize(&module("(module)")), Err(Problem::CoreModule)));
-        let damaged = module(r#"(module (@custom "component-type:x" "not an interface"))"#);
-        assert!(matches!(componentize(&damaged), Err(Problem::Componentize(_))));
-
-        let mut resolve = wit_parser::Resolve::default();
-        let text = "package a:b; world w { export answer: func() -> u32; }";
-        let package = resolve.push_str("a.wit", text).expect("interfaces");
-        let world = resolve.select_world(&[package], None).expect("a world");
-        let encoding = wit_component::StringEncoding::UTF8;
-        let embedded = |text: &str| {
-            let mut bytes = module(text);
-            wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
-                .expect("embedded");
-            bytes
-        };
-        let lacking = embedded("(module)");
-        assert!(matches!(componentize(&lacking), Err(Problem::Componentize(_))));
-        let whole = embedded(r#"(module (func (export "answer") (result i32) i32.const 42))"#);
-        let component = componentize(&whole).expect("a component");
-        assert!(!is_core_module(&component));
-    }
 }

@@ -13,5 +13,6 @@ mod lifting;
 mod loading;
 mod loops;
 mod nested;
+mod modules;
 mod reload;
 mod secrets;
