@@ -26,6 +26,7 @@ mod guest;
 mod harness;
 mod hostile;
 mod keys;
+mod languages;
 mod memory;
 mod operations;
 mod reconfigure;

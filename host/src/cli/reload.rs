@@ -46,6 +46,16 @@ pub(super) struct Options {
     admin: Option<SocketAddr>,
 }
 
+/// Has the node at `admin`, or the one whose settings are in `file`, look at the file of the
+/// plugin `name`.
+pub(super) fn reload_plugin(
+    name: &str,
+    admin: Option<SocketAddr>,
+    file: &Path,
+) -> Result<(), Failure> {
+    reload(&Options { plugin: Some(name.to_owned()), admin }, file)
+}
+
 /// Reloads the node whose settings are in `file`.
 pub(super) fn reload(options: &Options, file: &Path) -> Result<(), Failure> {
     let address = match options.admin {

@@ -3,10 +3,9 @@
 //! `StarlingMonkey` (`componentize-js`) is large and has `fetch`; `QuickJS`
 //! (`componentize-qjs`) is small and has not.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 use super::{BuildError, Tools, bindings::Interfaces, read, source, tool::find_npm};
 
@@ -40,14 +39,18 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
         })?;
     let main = package.main.as_deref().unwrap_or("getter.js");
     source(folder, main, "is the `main` of package.json")?;
-    let (tool, package) = if package.asks_for(QUICK_JS) && !package.asks_for(STARLING_MONKEY) {
+    let (tool, engine) = if package.asks_for(QUICK_JS) && !package.asks_for(STARLING_MONKEY) {
         ("componentize-qjs", QUICK_JS)
     } else {
         ("componentize-js", STARLING_MONKEY)
     };
     let program = find_npm(tool, folder).ok_or_else(|| BuildError::Missing {
-        what: format!("{package}, which makes a component of JavaScript,"),
-        install: format!("npm install --save-dev {package}"),
+        what: format!("{engine}, which makes a component of JavaScript,"),
+        install: if package.asks_for(engine) {
+            "npm install".to_owned()
+        } else {
+            format!("npm install --save-dev {engine}")
+        },
     })?;
 
     let interfaces = Interfaces::read(folder)?;

@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use super::{BuildError, Tools, read, source, tool::find};
 
+const INSTALL: &str = "https://rustup.rs tells how; then rustup target add wasm32-wasip2";
+
+const INSTALL_TARGET: &str = "rustup target add wasm32-wasip2";
+
 /// Where Debian's compiler is, whatever else is on the `PATH`.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
@@ -35,9 +39,7 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
     source(folder, "Cargo.toml", "names the package")?;
     let cargo = find("cargo", folder).ok_or_else(|| BuildError::Missing {
         what: "Rust".to_owned(),
-        install: "apt-get install rustup && rustup default stable && rustup target add \
-                  wasm32-wasip2"
-            .to_owned(),
+        install: INSTALL.to_owned(),
     })?;
     let compiler = Compiler::choose(folder, tools)?;
     let mut command = Command::new(cargo);
@@ -46,7 +48,7 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
         .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
         .args(["--target", compiler.target])
         .args(&compiler.arguments)
-        .env("CARGO_ENCODED_RUSTFLAGS", compiler.flags(folder))
+        .env("CARGO_ENCODED_RUSTFLAGS", compiler.flags())
         .envs(compiler.environment);
     let messages = tools.run(command, "build the package")?;
     read(&component_in(&messages).ok_or(BuildError::NoSource {
@@ -93,13 +95,8 @@ impl Compiler {
         }
         Self::debian(rustc.as_deref(), tools).ok_or_else(|| BuildError::Missing {
             what: "Rust's target for components".to_owned(),
-            install: if find("rustup", folder).is_some() {
-                "rustup target add wasm32-wasip2".to_owned()
-            } else {
-                "apt-get install rustup && rustup default stable && rustup target add \
-                 wasm32-wasip2"
-                    .to_owned()
-            },
+            install: if find("rustup", folder).is_some() { INSTALL_TARGET } else { INSTALL }
+                .to_owned(),
         })
     }
 
@@ -132,17 +129,17 @@ impl Compiler {
     }
 
     /// Flags for the compiler, in cargo's encoding. A component keeps the paths of its
-    /// sources, for the messages of panics: they are no one's business.
-    fn flags(&self, folder: &Path) -> OsString {
+    /// sources, for the messages of panics: they are no one's business. The package's own
+    /// are relative to its folder already; to name that here would have the standard
+    /// library built for each folder anew.
+    fn flags(&self) -> OsString {
         let home = env::var_os("CARGO_HOME").map_or_else(
             || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
             PathBuf::from,
         );
-        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let renamed = [
             (home.join("registry/src"), "/crates"),
             (Path::new(&self.sysroot).join("lib/rustlib/src/rust"), "/rust"),
-            (folder, "."),
         ];
         let mut flags: Vec<OsString> = self.linker.into_iter().map(Into::into).collect();
         for (path, name) in renamed {
