@@ -474,6 +474,10 @@ pub struct Network {
     /// How many of them may begin at once after a quiet time.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_burst: u32,
+    /// Bytes one HTTP request body may have, and one call may send over raw TCP for each of
+    /// its keys.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "4GiB"))]
+    pub request_max: ByteSize,
     /// Bytes one HTTP response body may have, and one call may receive over raw TCP for
     /// each of its keys.
     #[schemars(extend("x-minimum" = "1B", "x-maximum" = "4GiB"))]
@@ -494,6 +498,7 @@ impl Default for Network {
             connections_max: 64,
             requests_per_second: 0,
             requests_burst: 100,
+            request_max: ByteSize::mib(1),
             response_max: ByteSize::mib(8),
             response_rate_min: ByteSize::bytes(128),
         }

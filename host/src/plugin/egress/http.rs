@@ -12,7 +12,7 @@ use std::{error::Error as StdError, future::Future, io, sync::Arc, time::Duratio
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use url::Url;
@@ -33,6 +33,9 @@ use crate::config::grants::Host;
 /// Time to connect, the lookup and TLS included. A host that takes longer is down for a
 /// cache.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's body that a guest may write at once.
+const OUTGOING_CHUNK: usize = 16 << 10;
 
 /// What a guest may not set beside wasmtime's own list: headers that belong to a
 /// connection, and those that metadata services ask for.
@@ -65,6 +68,12 @@ impl HttpHooks {
 }
 
 impl WasiHttpHooks for HttpHooks {
+    // A body that nobody reads yet is in the host's memory, for each request that a guest
+    // has begun: a MiB each, as it comes.
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        OUTGOING_CHUNK
+    }
+
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
         Arc::new(is_forbidden)
     }
@@ -123,7 +132,7 @@ async fn exchange(
 ) -> Result<Response<WasiBody>, Error> {
     let (parts, body) = request.into_parts();
     let (origin, url) = permitted(egress, &parts.uri).map_err(|refused| refused.noted(notes))?;
-    let request = outgoing(parts, body, &origin, &url)?;
+    let request = outgoing(parts, bounded(body, egress.request_max)?, &origin, &url)?;
 
     let Some(due) = egress.turn(timing.response) else {
         notes.add(egress.denials.too_fast());
@@ -183,6 +192,20 @@ fn permitted(egress: &Egress, uri: &Uri) -> Result<(Origin, Url), Refused> {
         return Err(Refused(Error::HttpRequestDenied, Some(text)));
     }
     Ok((origin, url))
+}
+
+/// A request's body, which fails beyond `max` bytes.
+fn bounded(body: WasiBody, max: u64) -> Result<WasiBody, Error> {
+    // One that says its length beforehand need not be begun.
+    if body.size_hint().lower() > max {
+        return Err(Error::HttpRequestBodySize(Some(body.size_hint().lower())));
+    }
+    let bounded = Limited::new(body, usize::try_from(max).unwrap_or(usize::MAX));
+    let bounded = bounded.map_err(|error| match error.downcast::<Error>() {
+        Ok(own) => *own,
+        Err(_too_long) => Error::HttpRequestBodySize(None),
+    });
+    Ok(bounded.boxed_unsync())
 }
 
 /// The request as it goes over the wire.
@@ -283,6 +306,9 @@ pub(super) fn translate(error: &hyper::Error) -> Error {
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             return io_error(io);
+        }
+        if let Some(Error::HttpRequestBodySize(size)) = cause.downcast_ref::<Error>() {
+            return Error::HttpRequestBodySize(*size);
         }
         source = cause.source();
     }

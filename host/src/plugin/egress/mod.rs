@@ -100,6 +100,7 @@ pub(super) struct Egress {
     rate: Option<Rate>,
     /// How long a connection may wait for its turn: as long as a call lasts.
     patience: Duration,
+    request_max: u64,
     response_max: u64,
     rate_min: u64,
 }
@@ -139,6 +140,7 @@ impl Egress {
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             rate: Rate::new(network.requests_per_second, network.requests_burst),
             patience: settings.limits.timeout,
+            request_max: network.request_max.get(),
             response_max: network.response_max.get(),
             rate_min: network.response_rate_min.get(),
         })

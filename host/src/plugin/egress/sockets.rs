@@ -37,20 +37,23 @@ use crate::plugin::store::State;
 pub(in crate::plugin) struct OpenSockets {
     /// A place for each socket, by its resource.
     pub(super) places: HashMap<u32, OwnedSemaphorePermit>,
-    /// Bytes that the call under way may still receive.
-    pub(super) bytes_left: Arc<AtomicU64>,
+    /// Bytes that the call under way may still send.
+    pub(super) to_send: Arc<AtomicU64>,
+    /// Bytes that it may still receive.
+    pub(super) to_receive: Arc<AtomicU64>,
     pub(super) gate: Gate,
 }
 
 impl OpenSockets {
     pub(in crate::plugin) fn new(gate: Gate) -> Self {
-        Self { places: HashMap::new(), bytes_left: Arc::default(), gate }
+        Self { places: HashMap::new(), to_send: Arc::default(), to_receive: Arc::default(), gate }
     }
 
     /// Makes ready for a call that answers with up to `answers` values.
     pub(in crate::plugin) fn begin_call(&self, egress: &Egress, answers: usize) {
         let answers = u64::try_from(answers.max(1)).unwrap_or(u64::MAX);
-        self.bytes_left.store(egress.response_max.saturating_mul(answers), Relaxed);
+        self.to_send.store(egress.request_max.saturating_mul(answers), Relaxed);
+        self.to_receive.store(egress.response_max.saturating_mul(answers), Relaxed);
         self.gate.notes.take();
     }
 }

@@ -1,8 +1,8 @@
-//! `wasi:sockets/tcp` with a bound on sockets and on what they receive.
+//! `wasi:sockets/tcp` with a bound on sockets and on what they send and receive.
 //!
 //! Each socket has a place among the plugin's connections for as long as it lives, and
-//! the bytes that come in over all of a call's sockets are counted together. Everything
-//! else is WASI's own.
+//! the bytes that go out and come in over all of a call's sockets are counted together.
+//! Everything else is WASI's own.
 
 use std::{
     future::Future,
@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, DynPollable, InputStream, Pollable, SocketError, StreamError,
-    StreamResult,
+    DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, SocketError,
+    StreamError, StreamResult,
     bindings::sockets::{
         network::{ErrorCode, IpAddressFamily, IpSocketAddress, Network},
         tcp::{Duration, Host, HostTcpSocket, ShutdownType, TcpSocket},
@@ -62,6 +62,54 @@ impl InputStream for Counted {
     }
 }
 
+/// What goes out over a socket, up to what its call may send.
+struct Metered {
+    output: DynOutputStream,
+    left: Arc<AtomicU64>,
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Metered {
+    async fn ready(&mut self) {
+        self.output.ready().await;
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for Metered {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // A guest that writes more than it was told it may is at fault; it is refused here
+        // before the stream traps it.
+        let left = self.left.load(Relaxed).checked_sub(bytes.len() as u64).ok_or_else(sent_all)?;
+        self.output.write(bytes)?;
+        self.left.store(left, Relaxed);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        self.output.flush()
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        let left = self.left.load(Relaxed);
+        let ready = self.output.check_write()?;
+        if left == 0 {
+            return Err(sent_all());
+        }
+        Ok(ready.min(usize::try_from(left).unwrap_or(usize::MAX)))
+    }
+
+    async fn cancel(&mut self) {
+        self.output.cancel().await;
+    }
+}
+
+fn sent_all() -> StreamError {
+    StreamError::LastOperationFailed(wasmtime::format_err!(
+        "this call sent as much as network.request_max allows"
+    ))
+}
+
 impl tcp_create_socket::Host for View<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> Result<Socket> {
         let place = self.open.gate.place().ok_or(ErrorCode::NewSocketLimit)?;
@@ -89,9 +137,13 @@ impl HostTcpSocket for View<'_> {
             }
         };
         let input = self.wasi.table.delete(input)?;
-        let counted = Counted { input, left: Arc::clone(&self.open.bytes_left) };
-        let counted: DynInputStream = Box::new(counted);
-        Ok((self.wasi.table.push_child(counted, &parent)?, output))
+        let output = self.wasi.table.delete(output)?;
+        let input: DynInputStream =
+            Box::new(Counted { input, left: Arc::clone(&self.open.to_receive) });
+        let output: DynOutputStream =
+            Box::new(Metered { output, left: Arc::clone(&self.open.to_send) });
+        let input = self.wasi.table.push_child(input, &parent)?;
+        Ok((input, self.wasi.table.push_child(output, &parent)?))
     }
 
     fn drop(&mut self, socket: Socket) -> wasmtime::Result<()> {

@@ -18,7 +18,7 @@ impl Quarantine {
         quarantine
     }
 
-    pub(super) fn contains(&self, digest: &str) -> bool {
+    pub(in crate::plugin) fn contains(&self, digest: &str) -> bool {
         self.0.iter().any(|held| held == digest)
     }
 

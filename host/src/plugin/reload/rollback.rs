@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{
     probation::{Ending, Reason, Verdict},
     rollout::Rollout,
     stage::{Fallback, ReloadOutcome, Stage},
 };
-use crate::plugin::{error::Problem, generation::Generation, loader::Code};
+use crate::plugin::{generation::Generation, loader::Code};
 
 impl Rollout {
     /// Whether calls of the generation `number` are to be recorded.
@@ -65,17 +65,11 @@ impl Rollout {
         let Some(novice) = stage.end(number) else { return };
         self.mark_novice(&stage);
         stage.quarantine.insert(bad.digest.clone());
-        stage.place.keep_quarantine(&stage.quarantine);
-        stage.report(
-            ReloadOutcome::RolledBack,
-            Some(bad.digest.clone()),
-            Some(format!("{reason} while it was on probation")),
-        );
-        self.identity.metrics.rolled_back.inc();
+        self.keep_quarantine(&stage);
         match novice.fallback {
             Fallback::Generation(old) => match self.loader.revive(&self.identity, &old, &bad) {
                 Ok(revived) => self.put_back(stage, &bad, revived, reason),
-                Err(problem) => self.stuck(&problem),
+                Err(problem) => self.stuck(stage, &bad, reason, &problem.to_string()),
             },
             Fallback::Shelf => {
                 drop(stage);
@@ -87,27 +81,36 @@ impl Rollout {
 
     async fn back_to_shelf(self: Arc<Self>, bad: &Arc<Generation>, reason: Reason) {
         let place = self.stage().place.clone();
-        let Some(source) = place.good() else { return };
-        let code = Code::Source(source);
-        let loaded = self.loader.generation(&self.identity, &bad.recipe, code, Some(bad)).await;
-        match loaded {
-            Ok(old) => {
-                let stage = self.stage();
-                if self.current().number == bad.number {
-                    self.put_back(stage, bad, old, reason);
-                }
+        let old = match place.good() {
+            Some(source) => {
+                let code = Code::Source(source);
+                let loaded = self.loader.generation(&self.identity, &bad.recipe, code, Some(bad));
+                loaded.await.map_err(|problem| problem.to_string())
             }
-            Err(problem) => self.stuck(&problem),
+            None => Err("the last good version is not on disk any more".to_owned()),
+        };
+        let stage = self.stage();
+        if self.current().number != bad.number {
+            return;
+        }
+        match old {
+            Ok(old) => self.put_back(stage, bad, old, reason),
+            Err(problem) => self.stuck(stage, bad, reason, &problem),
         }
     }
 
     fn put_back(
         &self,
-        stage: MutexGuard<'_, Stage>,
+        mut stage: MutexGuard<'_, Stage>,
         bad: &Arc<Generation>,
         old: Generation,
         reason: Reason,
     ) {
+        stage.report(
+            ReloadOutcome::RolledBack,
+            Some(bad.digest.clone()),
+            Some(format!("{reason} while it was on probation")),
+        );
         error!(
             plugin = &*self.identity.name,
             digest = bad.digest,
@@ -118,16 +121,32 @@ impl Rollout {
         );
         let old = Arc::new(old);
         self.current.store(Arc::clone(&old));
+        self.identity.metrics.rolled_back.inc();
         self.retire(bad);
         drop(stage);
         self.tell(bad, &old);
     }
 
-    fn stuck(&self, problem: &Problem) {
-        warn!(
+    fn stuck(
+        &self,
+        mut stage: MutexGuard<'_, Stage>,
+        bad: &Generation,
+        reason: Reason,
+        problem: &str,
+    ) {
+        stage.report(
+            ReloadOutcome::Stuck,
+            Some(bad.digest.clone()),
+            Some(format!("{reason} while it was on probation, and it still serves: {problem}")),
+        );
+        drop(stage);
+        error!(
             plugin = &*self.identity.name,
-            %problem,
-            "A bad version of the plugin could not be taken back and goes on serving."
+            digest = bad.digest,
+            %reason,
+            problem,
+            "A bad version of the plugin could not be taken back and goes on serving: publish \
+             another one."
         );
     }
 }

@@ -300,7 +300,7 @@ impl Rollout {
         self.put_to_work(recipe, (code, digest), None, running).await
     }
 
-    fn pass_quarantine(&self, digest: &str, trigger: Trigger) -> Result<(), Refused> {
+    fn pass_quarantine(self: &Arc<Self>, digest: &str, trigger: Trigger) -> Result<(), Refused> {
         let mut stage = self.stage();
         if !stage.quarantine.contains(digest) {
             return Ok(());
@@ -310,7 +310,7 @@ impl Rollout {
             return Err(Refused(Some(digest.to_owned()), problem));
         }
         stage.quarantine.lift(digest);
-        stage.place.keep_quarantine(&stage.quarantine);
+        self.keep_quarantine(&stage);
         Ok(())
     }
 
@@ -423,6 +423,15 @@ impl Rollout {
         let place = stage.place.clone();
         self.loader.fills.spawn_blocking(move || {
             place.keep(&path, &source.digest, &source.bytes);
+        });
+    }
+
+    /// Writes down what is in quarantine, on a thread that may wait for the disk. Of several
+    /// that are under way, the last one to write has the newest.
+    pub(super) fn keep_quarantine(self: &Arc<Self>, stage: &Stage) {
+        let (place, rollout) = (stage.place.clone(), Arc::clone(self));
+        self.loader.fills.spawn_blocking(move || {
+            place.keep_quarantine(|| rollout.stage().quarantine.digests().to_vec());
         });
     }
 

@@ -41,7 +41,7 @@ pub(in crate::plugin) struct Shelf(Option<PathBuf>);
 /// several nodes of one user share the directory.
 #[derive(Clone, Debug)]
 pub(in crate::plugin) struct Place {
-    directory: Option<PathBuf>,
+    pub(in crate::plugin) directory: Option<PathBuf>,
     /// Held from reading the note to writing it: a version that has passed is kept on
     /// one thread while another may be taken back on the next.
     turn: Arc<Mutex<()>>,
@@ -135,10 +135,10 @@ impl Place {
         });
     }
 
-    /// Keeps what is in quarantine.
-    pub(in crate::plugin) fn keep_quarantine(&self, quarantine: &Quarantine) {
+    /// Keeps what is in quarantine by the time that it is written.
+    pub(in crate::plugin) fn keep_quarantine(&self, digests: impl FnOnce() -> Vec<String>) {
         self.write(|directory| {
-            let note = Note { quarantined: quarantine.digests().to_vec(), ..self.note() };
+            let note = Note { quarantined: digests(), ..self.note() };
             put_note(directory, &note)
         });
     }
@@ -241,7 +241,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let place = Shelf::open(folder.path()).place("p", Path::new("/p.wasm"));
         let bad = Quarantine::from_digests(vec![digest(b"bad")]);
-        place.keep_quarantine(&bad);
+        place.keep_quarantine(|| bad.digests().to_vec());
         place.keep(Path::new("/p.wasm"), &digest(b"good"), b"good");
         let again = Shelf::open(folder.path()).place("p", Path::new("/p.wasm"));
         assert_eq!(again.quarantine(), bad);

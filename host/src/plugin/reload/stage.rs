@@ -28,6 +28,9 @@ pub enum ReloadOutcome {
     Refused,
     /// The new version failed in its probation; the old one serves again.
     RolledBack,
+    /// The new version failed in its probation and serves all the same: there was no other
+    /// to put in its place.
+    Stuck,
     /// The file was bad when the node started; the last good version serves.
     LastGood,
 }

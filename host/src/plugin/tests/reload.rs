@@ -295,6 +295,37 @@ fn kept(bench: &Bench, digest: &str) -> bool {
     place.good().is_some_and(|source| source.digest == digest)
 }
 
+/// Whether it is noted on disk that this digest was taken back.
+fn noted(bench: &Bench, digest: &str) -> bool {
+    bench.host.loader.shelf.place("p", &bench.file()).quarantine().contains(digest)
+}
+
+/// Forgets the last good version.
+fn lose(bench: &Bench) {
+    let state = bench.host.loader.shelf.place("p", &bench.file());
+    std::fs::remove_dir_all(state.directory.as_ref().expect("a directory")).expect("removed");
+}
+
+#[tokio::test]
+async fn a_bad_version_that_nothing_can_replace_serves_on_and_says_so() {
+    let bench = Bench::new();
+    let plugin = first(&bench).await;
+    let good = plugin.digest();
+    until("it is kept", async || kept(&bench, &good)).await;
+    drop(plugin);
+    let bench = bench.restarted();
+    let plugin = bench.load_bytes(&trapping().bytes(), |_| ()).await.expect("it loads");
+    let bad = plugin.digest();
+    lose(&bench);
+    for key in ["a", "b", "c"] {
+        assert!(plugin.load(fill(key)).await.is_err());
+    }
+    let stuck = || plugin.status().reload.last.is_some_and(|it| it.outcome == ReloadOutcome::Stuck);
+    until("the status says so", async || stuck()).await;
+    assert_eq!(plugin.digest(), bad);
+    assert_eq!(bench.metrics.plugin("p").rolled_back.get(), 0);
+}
+
 #[tokio::test]
 async fn a_restart_does_not_bring_back_what_was_taken_back() {
     let bench = Bench::new();
@@ -303,10 +334,12 @@ async fn a_restart_does_not_bring_back_what_was_taken_back() {
     until("it is kept", async || kept(&bench, &good)).await;
     bench.publish(&trapping().bytes());
     plugin.reload(Trigger::Operator).await.expect("it loads");
+    let bad = plugin.digest();
     for key in ["a", "b", "c"] {
         assert!(plugin.load(fill(key)).await.is_err());
     }
     assert_eq!(plugin.digest(), good);
+    until("that is on disk", async || noted(&bench, &bad)).await;
     drop(plugin);
     let bench = bench.restarted();
     let plugin = bench.load_bytes(&trapping().bytes(), |_| ()).await.expect("the good one");

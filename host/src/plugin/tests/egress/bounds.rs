@@ -3,19 +3,25 @@
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Full};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::{Barrier, Notify},
 };
-use wasmtime_wasi_http::{Error, RequestOptions};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::{
     DICT, body,
@@ -329,6 +335,98 @@ async fn what_comes_in_over_raw_tcp_is_bounded_for_each_key() {
     let refused = body(&plugin.await.expect("loaded"), "hello").await;
     let text = format!("{:?}", refused.expect_err("cut off"));
     assert!(text.contains("network.response_max"), "{text}");
+}
+
+/// So many chunks of a KiB, without a word on how many.
+struct Chunks(usize);
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let left = self.0.checked_sub(1);
+        self.0 = left.unwrap_or(0);
+        Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(&[b'x'; 1 << 10])))))
+    }
+}
+
+/// An origin that answers when it has read all of a request.
+async fn patient() -> SocketAddr {
+    server(async |mut stream| {
+        let (mut request, mut length) = (String::new(), None);
+        while !request.ends_with("\r\n\r\n") {
+            let begin = request.len();
+            if stream.read_line(&mut request).await.unwrap_or(0) == 0 {
+                return;
+            }
+            let said = request[begin..].to_lowercase();
+            length = length.or(said.strip_prefix("content-length: ").map(|n| n.trim().parse()));
+        }
+        let is_read = match length {
+            Some(Ok(length)) => {
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await.is_ok()
+            }
+            _ => loop {
+                let begin = request.len();
+                if stream.read_line(&mut request).await.unwrap_or(0) == 0 {
+                    break false;
+                }
+                if &request[begin..] == "0\r\n" {
+                    break true;
+                }
+            },
+        };
+        if is_read {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.ok();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_is_bounded_whether_it_says_its_length_or_not() {
+    let url = format!("http://{}", patient().await);
+    let network = Network { request_max: ByteSize::kib(64), ..loopback(&[&url]) };
+    let mut caller = Caller::new(&network);
+    let chunks = |count: usize| Chunks(count).boxed_unsync();
+    let whole = |size: usize| {
+        Full::new(Bytes::from(vec![b'x'; size])).map_err(|never| match never {}).boxed_unsync()
+    };
+    let mut post = async |body: WasiBody| {
+        let request = Request::post(&url).body(body).expect("a request");
+        caller.send(request, None).await.map(drop)
+    };
+    for (what, body) in [("whole", whole(64 << 10)), ("in chunks", chunks(64))] {
+        let sent = post(body).await;
+        assert!(sent.is_ok(), "{what}: {sent:?}");
+    }
+    for (what, body) in [("whole", whole((64 << 10) + 1)), ("in chunks", chunks(65))] {
+        let cut = post(body).await;
+        assert!(matches!(cut, Err(Error::HttpRequestBodySize(_))), "{what}: {cut:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_goes_out_over_raw_tcp_is_bounded_for_each_key() {
+    let (bench, server) = (Bench::new(), super::dict_server().await.to_string());
+    let plugin = bench.load_bytes(DICT, |p| {
+        dict(p, &server);
+        p.network.tcp = vec![server.clone()];
+        p.network.request_max = ByteSize::bytes(512);
+    });
+    let plugin = plugin.await.expect("loaded");
+    assert!(body(&plugin, "hello").await.is_ok());
+    let refused = body(&plugin, &"w".repeat(600)).await;
+    let text = format!("{:?}", refused.expect_err("cut off"));
+    assert!(text.contains("network.request_max"), "{text}");
+    // It is a call's own affair.
+    assert!(body(&plugin, "world").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
