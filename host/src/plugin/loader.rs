@@ -26,7 +26,7 @@ use super::{
     error::Problem,
     generation::{Generation, Parts},
     health::Health,
-    imports::{Families, GuestLog, GuestMetrics},
+    imports::{Families, GuestLog, GuestMetrics, LogBudget},
     reload::{Lookout, Shelf},
     secrets::Secrets,
     store::State,
@@ -46,6 +46,8 @@ pub(super) struct Loader {
     groups: Weak<Groups>,
     metrics: Metrics,
     families: Arc<Families>,
+    /// What the plugins of the node may log together.
+    log_budget: Arc<LogBudget>,
     compilers: Compilers,
     /// Where the last good version of each plugin is kept.
     pub(super) shelf: Shelf,
@@ -103,6 +105,7 @@ impl Loader {
             fills,
             groups,
             families: Arc::new(Families::new(metrics.clone())),
+            log_budget: Arc::new(LogBudget::of_node()),
             metrics,
             compilers,
             shelf,
@@ -115,7 +118,8 @@ impl Loader {
     pub(super) fn identity(&self, name: &str) -> Identity {
         let name: Arc<str> = name.into();
         let metrics = self.metrics.plugin(&name);
-        let log = GuestLog::new(Arc::clone(&name), metrics.log_records_dropped.clone());
+        let dropped = metrics.log_records_dropped.clone();
+        let log = GuestLog::new(Arc::clone(&name), Arc::clone(&self.log_budget), dropped);
         let guest_metrics = GuestMetrics::new(Arc::clone(&name), Arc::clone(&self.families));
         let health = Health::new(Arc::clone(&name), metrics.health.clone());
         Identity {

@@ -21,7 +21,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub use context::CallContext;
-pub(super) use logging::GuestLog;
+pub(super) use logging::{GuestLog, LogBudget};
 pub(super) use metrics::{Families, GuestMetrics};
 
 use super::{

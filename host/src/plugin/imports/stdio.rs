@@ -146,11 +146,16 @@ mod tests {
     use prometheus_client::metrics::counter::Counter;
 
     use super::*;
-    use crate::plugin::text::logged;
+    use crate::plugin::{imports::LogBudget, text::logged};
+
+    fn log() -> Arc<GuestLog> {
+        let node = Arc::new(LogBudget::of_node());
+        Arc::new(GuestLog::new("p".into(), node, Counter::default()))
+    }
 
     #[test]
     fn lines_are_records_however_they_are_written() {
-        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let log = log();
         let text = logged(|| {
             let stream = LogStream::stderr(log, Arc::default());
             let mut writer = stream.p2_stream();
@@ -169,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_across_writes_and_pieces() {
-        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let log = log();
         let secrets = Arc::new(Secrets::of(&[("token", "s3cr3t-Token")]));
         let text = logged(|| {
             let stream = LogStream::stderr(log, secrets);
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_is_written_in_pieces() {
-        let log = Arc::new(GuestLog::new("p".into(), Counter::default()));
+        let log = log();
         let text =
             logged(|| LogStream::stdout(log, Arc::default()).take(&[b'x'; 3 * LINE_MAX + 1]));
         assert_eq!(text.lines().count(), 4);
