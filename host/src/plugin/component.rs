@@ -129,7 +129,13 @@ pub(super) fn compile(engine: &Engine, source: &Source) -> Result<Component, Pro
         let text = chain_text(&error);
         // The pool's own check, whose error has no type of its own.
         let is_too_much = text.contains("exceeds the") && !text.contains("(at offset");
-        if is_too_much { Problem::Resources(text) } else { Problem::Invalid(text) }
+        if is_too_much {
+            Problem::Resources(text)
+        } else if text.contains("component model async feature") {
+            Problem::Async(text)
+        } else {
+            Problem::Invalid(text)
+        }
     })?;
     // Now rather than with the first call.
     component

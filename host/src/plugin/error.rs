@@ -104,6 +104,13 @@ pub enum Problem {
     /// node does not run.
     #[error("the component is invalid or truncated: {0}")]
     Invalid(String),
+    /// A component whose functions go on after they have returned, or whose values are
+    /// streams and futures.
+    #[error(
+        "the component is asynchronous, and this node calls plugins synchronously ({0}); build it \
+         for WASI 0.2 (`wasm32-wasip2`), without `async` functions, streams and futures"
+    )]
+    Async(String),
     /// Compiling takes too long.
     #[error("compiling took longer than {} s; simplify the component", .0.as_secs())]
     CompileTimeout(Duration),

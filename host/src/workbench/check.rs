@@ -183,7 +183,10 @@ fn bad(problem: &Problem) -> Finding {
     let step = match problem {
         Problem::WrongTrack { .. } | Problem::NoGetter | Problem::Export { .. } => Step::Contract,
         Problem::Import { .. } | Problem::ImportType(_) => Step::Imports,
-        Problem::Invalid(_) | Problem::CompileTimeout(_) | Problem::Resources(_) => Step::Compile,
+        Problem::Invalid(_)
+        | Problem::Async(_)
+        | Problem::CompileTimeout(_)
+        | Problem::Resources(_) => Step::Compile,
         Problem::Grant(_) | Problem::Secret { .. } => Step::Grants,
         Problem::Instantiate(_) | Problem::TrialTimeout(_) => Step::Instance,
         Problem::Lifecycle { .. } | Problem::Probe { .. } => Step::Lifecycle,

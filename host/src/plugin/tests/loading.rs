@@ -37,6 +37,8 @@ async fn what_is_not_a_component_is_refused_by_what_it_is() {
     let artefact =
         bench.host.loader.engine.precompile_component(&echo().bytes()).expect("compiled");
     says(&refusal(&bench, &artefact).await, &["precompiled", "sandbox"]);
+    let program = bench.load_bytes(&[], |p| p.source = "/bin/sh".into()).await.map(|_| ());
+    says(&program.expect_err("no component").to_string(), &["a native program"]);
 }
 
 #[tokio::test]
@@ -57,6 +59,12 @@ async fn a_file_that_is_too_large_is_not_read() {
         .map(|_| ())
         .expect_err("not a file");
     says(&text.to_string(), &["regular file"]);
+    let large = bench.file().with_file_name("large.wasm");
+    let file = std::fs::File::create(&large).expect("a file");
+    file.set_len(100 << 20).expect("of a hundred mebibytes");
+    let error = bench.load_bytes(&[], |p| p.source = large).await.map(|_| ());
+    let error = error.expect_err("too large");
+    assert!(matches!(error.problem, Problem::TooLarge { bytes: 0x640_0000, .. }), "{error}");
     let error = bench.load_bytes(&[], |p| p.source = "absent.wasm".into()).await.map(|_| ());
     let error = error.expect_err("not there");
     assert!(matches!(error.problem, Problem::NotFound(_)));
@@ -110,6 +118,30 @@ async fn a_component_of_a_newer_patch_of_the_track_is_taken() {
     let newer = echo().text().replace("@0.1.0", "@0.1.9");
     let bytes = wat::parse_str(newer).expect("a component");
     bench.load_bytes(&bytes, |_| ()).await.expect("loaded");
+    // And of a newer patch of WASI than this node has ever heard of.
+    for version in ["@0.2.0", "@0.2.1", "@0.2.99"] {
+        let newer = echo().with_clock().text().replace("@0.2.0", version);
+        let bytes = wat::parse_str(newer).expect("a component");
+        bench.load_bytes(&bytes, |_| ()).await.expect(version);
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_needs_concurrent_calls_is_refused() {
+    let bench = Bench::new();
+    // A function that returns before it has answered.
+    let lifted = "(core module $async
+           (func (export \"f\") (result i32) (i32.const 0))
+           (func (export \"on\") (param i32 i32 i32) (result i32) (i32.const 0)))
+         (core instance $async (instantiate $async))
+         (func $f (canon lift (core func $async \"f\") async
+           (callback (core func $async \"on\"))))";
+    let text = bench.refusal(&echo().with_component(lifted)).await;
+    says(&text, &["asynchronous", "canonical option `async`", "wasm32-wasip2"]);
+    // An answer that is a stream.
+    let stream = "(type $bytes (stream u8)) (core func $new (canon stream.new $bytes))";
+    let text = bench.refusal(&echo().with_component(stream)).await;
+    says(&text, &["asynchronous", "`stream`", "wasm32-wasip2"]);
 }
 
 #[tokio::test]
@@ -177,6 +209,8 @@ async fn a_plugin_that_cannot_work_says_why() {
     says(&text, &["lifecycle.check", "text"]);
     let text = bench.refusal(&echo().with_lifecycle("unreachable", FINE)).await;
     says(&text, &["lifecycle.init", "panicked"]);
+    let text = bench.refusal(&echo().with_core("(func $f unreachable) (start $f)")).await;
+    says(&text, &["panicked"]);
     bench.load(&echo().with_lifecycle(FINE, FINE)).await;
 }
 
