@@ -6,6 +6,7 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{self, Read as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +26,8 @@ const FILE_MAX: u64 = 512 << 20;
 
 /// Characters of a name in a file that are taken.
 const NAME_MAX: usize = 128;
+/// Characters of a reason why a file cannot be inspected.
+const REASON_MAX: usize = 1_024;
 
 /// What the tools write that embed a world into a core module.
 const EMBEDDED: &str = "component-type";
@@ -165,9 +168,9 @@ fn of_bytes(bytes: &[u8]) -> Result<Inspection, String> {
         producers: BTreeMap::new(),
         wit: None,
     };
-    inspection.walk(bytes).map_err(|error| error.to_string())?;
+    inspection.walk(bytes).map_err(|error| reason(&error.to_string()))?;
     if Parser::is_component(bytes) {
-        match decode(bytes).map_err(|error| chain(&error))? {
+        match guarded(|| decode(bytes))? {
             DecodedWasm::Component(resolve, world) => {
                 inspection.kind = Kind::Component;
                 inspection.describe(&resolve, world)?;
@@ -178,8 +181,7 @@ fn of_bytes(bytes: &[u8]) -> Result<Inspection, String> {
             }
         }
     } else if inspection.custom_sections.keys().any(|name| name.starts_with(EMBEDDED)) {
-        let decoded = wit_component::metadata::decode(bytes);
-        let (_, embedded) = decoded.map_err(|error| chain(&error))?;
+        let (_, embedded) = guarded(|| wit_component::metadata::decode(bytes))?;
         inspection.kind = Kind::EmbeddedModule;
         inspection.describe(&embedded.resolve, embedded.world)?;
     }
@@ -222,19 +224,20 @@ impl Inspection {
                 Payload::ComponentSection { .. } => open.push(None),
                 Payload::End(_) => _ = open.pop(),
                 Payload::CustomSection(section) => {
-                    let size = self.custom_sections.entry(section.name().to_owned()).or_default();
+                    let size = self.custom_sections.entry(tidy(section.name())).or_default();
                     *size += section.data().len() as u64;
                     self.read_custom(&section, open.last().copied().flatten());
                 }
                 Payload::ImportSection(section) if is_module => {
                     for import in section.into_imports() {
                         let import = import?;
-                        self.imports.push(format!("{}#{}", import.module, import.name));
+                        let (module, name) = (tidy(import.module), tidy(import.name));
+                        self.imports.push(format!("{module}#{name}"));
                     }
                 }
                 Payload::ExportSection(section) if is_module => {
                     for export in section {
-                        self.exports.push(export?.name.to_owned());
+                        self.exports.push(tidy(export?.name));
                     }
                 }
                 _ => {}
@@ -322,14 +325,73 @@ fn print(resolve: &Resolve, package: PackageId) -> Result<String, String> {
         resolve.packages.iter().map(|(id, _)| id).filter(|id| *id != package).collect();
     let mut printer = WitPrinter::default();
     printer.print(resolve, package, &others).map_err(|error| chain(&error))?;
-    Ok(printer.output.to_string())
+    // Comments come from the file, and may hold anything.
+    let text = printer.output.to_string();
+    Ok(text.chars().filter(|c| matches!(c, '\n' | '\t') || is_harmless(*c)).collect())
+}
+
+/// What `decoded` comes to. A component may be valid and have names that WIT has no words
+/// for, which the decoder answers with a panic.
+fn guarded<T>(decoded: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(decoded)) {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(_) => Err("its interfaces cannot be written as WIT".to_owned()),
+    }
 }
 
 /// A file's own words, without what would harm a terminal.
 fn tidy(text: &str) -> String {
-    text.chars().take(NAME_MAX).filter(|c| !c.is_control()).collect()
+    text.chars().filter(|c| is_harmless(*c)).take(NAME_MAX).collect()
+}
+
+/// Why something failed, in which the file's own words may stand.
+fn reason(text: &str) -> String {
+    text.chars().filter(|c| is_harmless(*c)).take(REASON_MAX).collect()
+}
+
+/// Whether `c` only shows: it neither moves the cursor nor turns the direction of text.
+fn is_harmless(c: char) -> bool {
+    let turns = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    format!("{error:#}")
+    reason(&format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An escape sequence, a new line and a mark that turns the direction of text, as
+    /// the assembler reads them.
+    const FORGED: &str = r"\1b[31m\0aERROR forged\e2\80\ae";
+
+    fn is_clean(text: &str) {
+        assert!(!text.contains(['\u{1b}', '\n', '\u{202e}']), "{text:?}");
+    }
+
+    #[test]
+    fn a_files_own_words_cannot_take_over_the_terminal() {
+        let component = format!(
+            "(component
+               (import \"url=<https://a.example/{FORGED}>\" (func))
+               (core module $m (@custom \"{FORGED}\" \"x\")))"
+        );
+        let module = format!(
+            "(module (import \"{FORGED}\" \"{FORGED}\" (func)) (func (export \"{FORGED}\"))
+               (@custom \"{FORGED}\" \"x\"))"
+        );
+        for text in [component, module] {
+            let bytes = wat::parse_str(text).expect("a file");
+            match of_bytes(&bytes) {
+                Err(reason) => is_clean(&reason),
+                Ok(inspection) => {
+                    assert!(!inspection.custom_sections.is_empty());
+                    let names = inspection.imports.iter().chain(&inspection.exports);
+                    names.chain(inspection.custom_sections.keys()).for_each(|name| is_clean(name));
+                }
+            }
+        }
+    }
 }
