@@ -1,7 +1,7 @@
 //! Loads plugins as a node would, into a host with room for what a test needs.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -44,11 +44,21 @@ impl Bench {
         Self::within(directory, Weak::new())
     }
 
+    /// A host that has compiled before, into `cache`.
+    pub(super) fn over(cache: &Path) -> Self {
+        Self::start(tempfile::tempdir().expect("a directory"), cache.to_owned(), Weak::new())
+    }
+
     fn within(directory: tempfile::TempDir, groups: Weak<Groups>) -> Self {
+        let cache = directory.path().join("cache");
+        Self::start(directory, cache, groups)
+    }
+
+    fn start(directory: tempfile::TempDir, cache: PathBuf, groups: Weak<Groups>) -> Self {
         let settings = Wasm {
             threads: 2,
             instances_max: 16,
-            cache_dir: directory.path().join("cache"),
+            cache_dir: cache,
             data_dir: directory.path().join("data"),
             ..Wasm::default()
         };

@@ -1,13 +1,18 @@
 //! How another version takes over, and how a bad one does not.
 
-use std::{os::unix::fs::symlink, sync::Arc, time::Duration};
+use std::{
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::guest::{Bench, FINE, Guest, body, fill, guest, settings};
 use crate::{
     group::{FillError, Getter},
-    plugin::{Plugin, Problem, ReloadOutcome, Reloaded, Trigger},
+    plugin::{Plugin, Problem, ReloadOutcome, Reloaded, Trigger, component},
 };
 
 const BAD: &str = "(i32.store8 (i32.const 256) (i32.const 1))
@@ -189,6 +194,92 @@ async fn a_changed_file_is_noticed_however_it_changes() {
     assert_eq!(says(&plugin, "k").await, "three");
     bench.publish(&version("four").bytes());
     until("that it is back is noticed", async || says(&plugin, "k").await == "four").await;
+}
+
+#[tokio::test]
+async fn of_versions_in_rapid_succession_the_last_one_stays() {
+    let bench = Bench::new();
+    let plugin = bench.load(&version("00")).await;
+    for number in 1..=40 {
+        bench.publish(&version(&format!("{number:02}")).bytes());
+        // Long enough for some of them to be noticed, too short to load each.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (mut last, digest) = (String::new(), component::digest(&version("40").bytes()));
+    until("the last one serves", async || {
+        let now = says(&plugin, "k").await;
+        assert!(now >= last, "{now} came after {last}");
+        last = now;
+        last == "40"
+    })
+    .await;
+    // Those that were overtaken were neither loaded nor reported.
+    let swapped = bench.metrics.plugin("p").swapped.get();
+    assert!(swapped < 20, "{swapped} versions were loaded");
+    assert_eq!(bench.metrics.plugin("p").refused.get(), 0);
+    assert_eq!(plugin.digest(), digest);
+}
+
+#[tokio::test]
+async fn plugins_are_replaced_at_the_same_time() {
+    let bench = Bench::new();
+    let folder = bench.file().parent().expect("a folder").to_owned();
+    let file = |name: &str| folder.join(format!("{name}.wasm"));
+    let mut plugins = Vec::new();
+    for name in ["p", "q", "r"] {
+        std::fs::write(file(name), version("one").bytes()).expect("written");
+        let settings = settings(|p| p.source = file(name));
+        plugins.push(bench.host.load(name, &settings, &folder).await.expect("loaded"));
+    }
+    // One of them by a version that never comes to an end.
+    std::fs::write(file("p"), version("two").bytes()).expect("written");
+    std::fs::write(file("q"), version("two").with_lifecycle(SPIN, FINE).bytes()).expect("written");
+    std::fs::write(file("r"), version("three").bytes()).expect("written");
+    let reload = |plugin: &Arc<Plugin>| {
+        let plugin = Arc::clone(plugin);
+        tokio::spawn(async move { plugin.reload(Trigger::Operator).await.map(drop) })
+    };
+    let reloads: Vec<_> = plugins.iter().map(reload).collect();
+    for (reload, is_good) in reloads.into_iter().zip([true, false, true]) {
+        assert_eq!(reload.await.expect("no panic").is_ok(), is_good);
+    }
+    for (plugin, word) in plugins.iter().zip(["two", "one", "three"]) {
+        assert_eq!(says(plugin, "k").await, word);
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_half_compiled_is_compiled_anew() {
+    let bench = Bench::new();
+    drop(first(&bench).await);
+    let folder = bench.file().with_file_name("cache");
+    // What was compiled: notes on how often it was used lie beside it.
+    let file = files(&folder).into_iter().max_by_key(|path| size(path)).expect("a file");
+    let whole = std::fs::read(&file).expect("what was compiled");
+    for damage in [
+        (|bytes: &[u8]| bytes[..bytes.len() / 2].to_vec()) as fn(&[u8]) -> Vec<u8>,
+        |bytes| bytes[..bytes.len() - 1].to_vec(),
+        |_| Vec::new(),
+        |bytes| vec![0x5a; bytes.len()],
+    ] {
+        std::fs::write(&file, damage(&whole)).expect("written");
+        // Another host, as after a restart.
+        let bench = Bench::over(&folder);
+        let plugin = first(&bench).await;
+        assert_eq!(says(&plugin, "k").await, "one");
+        assert_eq!(size(&file), whole.len() as u64, "it was not compiled anew");
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// All files in `folder` and below.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test]
@@ -398,7 +489,7 @@ async fn a_pinned_digest_lets_no_other_version_in() {
     assert!(refused.contains("pin"), "{refused}");
     // The pin is moved to what the file has.
     let moved = settings(|p| {
-        p.digest = Some(crate::plugin::component::digest(&version("two").bytes()));
+        p.digest = Some(component::digest(&version("two").bytes()));
     });
     let prepared = plugin.prepare(&moved, &folder).await.expect("as pinned");
     plugin.install(prepared);

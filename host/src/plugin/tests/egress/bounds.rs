@@ -20,6 +20,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::{Barrier, Notify},
+    time::timeout,
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
@@ -85,6 +86,36 @@ async fn a_body_without_an_end_is_cut_at_its_bound_with_its_connection() {
         assert!(matches!(cut, Err(Error::HttpResponseBodySize(_))), "{head}: {cut:?}");
         gone.notified().await;
     }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_stays_with_its_origin() {
+    let stalled = Arc::new(Notify::new());
+    let noticed = Arc::clone(&stalled);
+    let address = server(move |mut stream| {
+        let stalled = Arc::clone(&stalled);
+        async move {
+            let head = b"HTTP/1.0 200 OK\r\n\r\n";
+            if read_head(&mut stream).await && stream.write_all(head).await.is_ok() {
+                // Until nobody takes any more, for far longer than a busy machine needs.
+                let more = vec![b'x'; 1 << 16];
+                let taken = Duration::from_millis(500);
+                while timeout(taken, stream.write_all(&more)).await.is_ok_and(|it| it.is_ok()) {}
+                stalled.notify_one();
+                // Who goes without having read is heard of.
+                while stream.write_all(&more).await.is_ok() {}
+                stalled.notify_one();
+            }
+        }
+    })
+    .await;
+    let url = format!("http://{address}");
+    let mut caller = Caller::new(&loopback(&[&url]));
+    let request = get(&format!("{url}/")).expect("a request");
+    let response = caller.send(request, None).await.expect("a head");
+    timeout(PATIENCE, noticed.notified()).await.expect("a host that takes in no more");
+    drop(response);
+    timeout(PATIENCE, noticed.notified()).await.expect("an end");
 }
 
 #[tokio::test]
