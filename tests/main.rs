@@ -28,6 +28,7 @@ mod hostile;
 mod keys;
 mod languages;
 mod memory;
+mod misbehaviour;
 mod operations;
 mod reconfigure;
 mod reload;
