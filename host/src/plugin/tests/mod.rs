@@ -12,7 +12,7 @@ mod isolation;
 mod lifting;
 mod loading;
 mod loops;
-mod nested;
 mod modules;
+mod nested;
 mod reload;
 mod secrets;
