@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("flight", FLOOR_0),
     ("failures", FLOOR_0),
     ("breaker", FLOOR_0),
+    ("ring", FLOOR_0),
     ("config", &["value", "store", "flight", "failures"]),
     ("metrics", &["value", "store", "flight", "failures"]),
     ("group", &["value", "store", "flight", "failures", "config", "metrics"]),

@@ -10,6 +10,7 @@
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
+//! - [`ring`]: who owns a key.
 //! - [`store`], [`flight`], [`failures`], [`breaker`], [`value`]: memory, single flight,
 //!   backoff for a key and for a whole origin, and what they hold.
 //! - [`allocator`]: what a byte of budget is in the process's memory.
@@ -29,5 +30,6 @@ pub mod allocator;
 pub mod breaker;
 pub mod failures;
 pub mod flight;
+pub mod ring;
 pub mod store;
 pub mod value;
