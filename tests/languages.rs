@@ -83,7 +83,7 @@ async fn goes_from_new_to_serving(lang: &str) {
 
     let origin = origin_of_one().await;
     let node = new.serve(&origin);
-    for cache in ["fwd=uri-miss", "hit"] {
+    for cache in ["fwd=miss", "hit"] {
         let found = node.get("/geo-ip/a%20b").await;
         assert_eq!((found.status, found.text().as_str()), (200, "an item\n"), "{found:?}");
         assert_eq!(found.header("content-type"), "text/plain");

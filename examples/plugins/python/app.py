@@ -25,6 +25,15 @@ READ_MAX = 64 * 1024
 class Getter(exports.Getter):
     def get(self, key: str, ctx: plugin.Context) -> plugin.Outcome:
         """Returns an outcome, or raises an error of the contract."""
+        try:
+            return self.answer(key, ctx)
+        except Err as error:
+            if isinstance(error.value, plugin.Error):
+                raise
+            # WASI refuses a URL or a header: any other error would be a trap.
+            raise internal(f"the request cannot be made: {error.value or 'too long'}")
+
+    def answer(self, key: str, ctx: plugin.Context) -> plugin.Outcome:
         ttl = plugin.Freshness(ttl=seconds("ttl", TTL), stale=None)
         response = request(segment(key), ctx)
 

@@ -329,7 +329,8 @@ pub struct Limits {
     /// do not all go at once. 1 gives every call a fresh instance.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub calls: u32,
-    /// Host resources (connections, streams, requests) one instance may hold.
+    /// Host resources (connections, streams, requests) one instance may hold. An instance
+    /// that still holds more than half of them after a call is replaced.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub handles: u32,
     /// Time after which an unused instance is dropped; one is kept warm.

@@ -57,6 +57,8 @@ pub(super) struct Instance {
     calls_left: u32,
     /// Memory beyond which it is replaced.
     bytes_max: usize,
+    /// Resources of the host beyond which it is replaced.
+    handles_max: usize,
     /// Since when it waits for a call.
     pub(super) idle_since: Instant,
 }
@@ -109,6 +111,7 @@ impl Instance {
             calls_left: lifetime(environment.limits.calls),
             // Half of what it may take beyond what it always takes.
             bytes_max: (limit / 2).max(bytes + limit.saturating_sub(bytes) / 2),
+            handles_max: usize::try_from(environment.limits.handles / 2).unwrap_or(usize::MAX),
             idle_since: Instant::now(),
         };
         match instance.init(deadline).await {
@@ -234,11 +237,13 @@ impl Instance {
         self.store.data().limiter.bytes() as u64
     }
 
-    /// Whether it has served long enough to be replaced: memory that a guest leaks,
-    /// and state that it should not keep, end with it.
-    pub(super) fn is_spent(&self) -> bool {
-        let limiter = &self.store.data().limiter;
-        self.calls_left == 0 || limiter.bytes() > self.bytes_max || limiter.denied()
+    /// Whether it has served long enough to be replaced: memory and resources that a
+    /// guest leaks, and state that it should not keep, end with it. Garbage collectors
+    /// leak resources until they run, which may be never.
+    pub(super) fn is_spent(&mut self) -> bool {
+        let State { limiter, table, .. } = self.store.data_mut();
+        let is_full = limiter.bytes() > self.bytes_max || limiter.denied();
+        self.calls_left == 0 || is_full || table.iter_mut().nth(self.handles_max).is_some()
     }
 }
 

@@ -1,30 +1,19 @@
-//! JavaScript: the engine that the project's `package.json` asks for.
+//! JavaScript: `componentize-js`, which brings the engine `StarlingMonkey`.
 //!
-//! `StarlingMonkey` (`componentize-js`) is large and has `fetch`; `QuickJS`
-//! (`componentize-qjs`) is small and has not.
+//! The smaller engine of `componentize-qjs` 0.4.5 cannot be used: it keeps what a call only
+//! borrows, as the contract's context, and it cannot build a world with `wasi:http`.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use serde::Deserialize;
 
 use super::{BuildError, Tools, bindings::Interfaces, read, source, tool::find_npm};
 
-const STARLING_MONKEY: &str = "@bytecodealliance/componentize-js";
-const QUICK_JS: &str = "componentize-qjs";
-
 /// What matters here of a `package.json`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 struct Package {
     main: Option<String>,
-    dependencies: BTreeMap<String, String>,
-    dev_dependencies: BTreeMap<String, String>,
-}
-
-impl Package {
-    fn asks_for(&self, name: &str) -> bool {
-        self.dependencies.contains_key(name) || self.dev_dependencies.contains_key(name)
-    }
 }
 
 /// Makes a component of the module that `package.json` calls `main`.
@@ -39,33 +28,21 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
         })?;
     let main = package.main.as_deref().unwrap_or("getter.js");
     source(folder, main, "is the `main` of package.json")?;
-    let (tool, engine) = if package.asks_for(QUICK_JS) && !package.asks_for(STARLING_MONKEY) {
-        ("componentize-qjs", QUICK_JS)
-    } else {
-        ("componentize-js", STARLING_MONKEY)
-    };
-    let program = find_npm(tool, folder).ok_or_else(|| BuildError::Missing {
-        what: format!("{engine}, which makes a component of JavaScript,"),
-        install: if package.asks_for(engine) {
-            "npm install".to_owned()
-        } else {
-            format!("npm install --save-dev {engine}")
-        },
+    let program = find_npm("componentize-js", folder).ok_or_else(|| BuildError::Missing {
+        what: "componentize-js, which makes a component of JavaScript,".to_owned(),
+        install: "npm install".to_owned(),
     })?;
 
     let interfaces = Interfaces::read(folder)?;
     let scratch = tempfile::tempdir().map_err(BuildError::Scratch)?;
     let output = scratch.path().join("component.wasm");
     let mut command = Command::new(program);
-    command.current_dir(folder);
-    if tool == "componentize-js" {
-        command.args(["--wit", "wit", "--world-name", interfaces.name()]);
-        command.arg("--out").arg(&output).arg(main);
-    } else {
-        // `--sync`: the contract's functions are, and the node offers nothing else.
-        command.args(["--sync", "--wit", "wit", "--world", interfaces.name(), "--js", main]);
-        command.arg("--output").arg(&output);
-    }
+    command
+        .current_dir(folder)
+        .args(["--wit", "wit", "--world-name", interfaces.name()])
+        .arg("--out")
+        .arg(&output)
+        .arg(main);
     tools.run(command, "make a component of the sources")?;
     read(&output)
 }
