@@ -22,7 +22,7 @@ use wasi_preview1_component_adapter_provider::{
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
-use super::error::Problem;
+use super::{error::Problem, fault::guest_text};
 
 /// Begins the names of the sections in which bindings keep the interfaces.
 const METADATA: &str = "component-type";
@@ -45,7 +45,8 @@ pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Problem> {
         .and_then(|encoder| encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
         .and_then(|encoder| encoder.validate(true).encode())
         .map(Cow::Owned)
-        .map_err(|error| Problem::Componentize(format!("{error:#}")))
+        // In which names of the module may stand.
+        .map_err(|error| Problem::Componentize(guest_text(&format!("{error:#}"))))
 }
 
 /// Whether `bytes` begin like a core module.

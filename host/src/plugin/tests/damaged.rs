@@ -10,7 +10,10 @@ use proptest::{
 };
 use tokio::{runtime::Runtime, time::Instant};
 
-use super::guest::{Bench, ECHO, FINE, fill, guest, settings};
+use super::{
+    guest::{Bench, ECHO, FINE, fill, guest, settings},
+    modules::{GETTER, PLUGIN, module},
+};
 use crate::plugin::{
     component::{Source, digest},
     generation::Generation,
@@ -94,6 +97,22 @@ fn a_component_that_is_cut_or_patched_together_is_refused_or_works() {
 }
 
 #[test]
+fn a_module_with_a_few_flipped_bits_is_refused_or_loaded() {
+    let runtime = Runtime::new().expect("a runtime");
+    let (bench, whole) = (Bench::new(), module(GETTER, PLUGIN));
+    // Half of them in what it says about its interfaces, which nobody validates.
+    let metadata = whole.windows(14).position(|name| name == b"component-type").expect("metadata");
+    let at = prop_oneof![0..whole.len(), metadata..whole.len()];
+    run(200, &vec((at, 0..8_u32), 1..4), |flips| {
+        let mut bytes = whole.clone();
+        for (at, bit) in flips {
+            bytes[at] ^= 1 << bit;
+        }
+        runtime.block_on(judge(&bench, bytes));
+    });
+}
+
+#[test]
 fn whatever_follows_the_first_bytes_of_a_file_it_is_refused() {
     let runtime = Runtime::new().expect("a runtime");
     let bench = Bench::new();
@@ -124,6 +143,12 @@ async fn a_name_that_would_forge_a_line_of_the_log_is_written_out() {
         let error = bench.load_bytes(&bytes, |_| ()).await.map(drop).expect_err("refused");
         let text = error.to_string();
         assert!(text.contains("url=<https://evil.example/"), "{text}");
+        assert!(text.len() < 4_096 && !text.contains(['\n', '\u{1b}', '\u{202e}']), "{text:?}");
+        // The same from a module that is to become a component.
+        let import = format!("(module (import \"{path}\" \"{path}\" (func))");
+        let bytes = module(&GETTER.replacen("(module", &import, 1), PLUGIN);
+        let error = bench.load_bytes(&bytes, |_| ()).await.map(drop).expect_err("refused");
+        let text = error.to_string();
         assert!(text.len() < 4_096 && !text.contains(['\n', '\u{1b}', '\u{202e}']), "{text:?}");
     }
 }

@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// What a plugin has to export.
-const PLUGIN: &str = "export cachecluster:plugin/getter@0.1.0;";
+pub(super) const PLUGIN: &str = "export cachecluster:plugin/getter@0.1.0;";
 
 /// A getter as C's toolchain makes it: its imports are those of WASI preview 1. It finds
 /// nothing for any key, once it has been told the time.
-const GETTER: &str = r#"(module
+pub(super) const GETTER: &str = r#"(module
     (import "wasi_snapshot_preview1" "clock_time_get"
         (func $time (param i32 i64 i32) (result i32)))
     (import "cachecluster:plugin/types@0.1.0" "[resource-drop]context"
@@ -40,7 +40,7 @@ const GETTER: &str = r#"(module
         (i32.const 1024)))"#;
 
 /// The module `text`, which says that it has the world of these items.
-fn module(text: &str, items: &str) -> Vec<u8> {
+pub(super) fn module(text: &str, items: &str) -> Vec<u8> {
     let mut bytes = wat::parse_str(text).expect("a module");
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/0.1");
     let mut resolve = Resolve::default();
