@@ -172,8 +172,9 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Wasm {
-    /// Threads that run guests. 0: one for each core. A guest that burns its CPU
-    /// budget slows other fills on these threads, never a hit.
+    /// Threads that run guests. 0: one for each core. Calls that go on computing take
+    /// turns on all of them but one, so that other fills find a thread; a hit waits for
+    /// none of them.
     #[schemars(range(min = 0, max = 1_024))]
     pub threads: usize,
     /// Live instances of all plugins together. At least the sum of the plugins'

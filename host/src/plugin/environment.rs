@@ -12,6 +12,7 @@ use super::{
     egress::Egress,
     imports::{GuestLog, GuestMetrics},
     secrets::Secrets,
+    turns::PluginTurns,
 };
 use crate::{
     config::{self, Limits},
@@ -32,6 +33,8 @@ pub(super) struct Environment {
     pub(super) log: Arc<GuestLog>,
     pub(super) metrics: Arc<GuestMetrics>,
     pub(super) egress: Arc<Egress>,
+    /// Turns of its calls that go on computing.
+    pub(super) turns: PluginTurns,
     /// Memory of all live instances.
     pub(super) memory: Arc<AtomicU64>,
     /// Whether running calls are to end at once: the generation has been replaced, and
@@ -48,6 +51,7 @@ impl Environment {
         log: Arc<GuestLog>,
         metrics: Arc<GuestMetrics>,
         egress: Arc<Egress>,
+        turns: PluginTurns,
     ) -> Self {
         Self {
             limits: settings.limits.clone(),
@@ -58,6 +62,7 @@ impl Environment {
             log,
             metrics,
             egress,
+            turns,
             memory: Arc::default(),
             killed: AtomicBool::new(false),
         }
@@ -75,6 +80,7 @@ impl Environment {
             log: Arc::clone(&self.log),
             metrics: Arc::clone(&self.metrics),
             egress: Arc::clone(&self.egress),
+            turns: self.turns.clone(),
             memory: Arc::default(),
             killed: AtomicBool::new(false),
         }

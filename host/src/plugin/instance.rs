@@ -266,6 +266,7 @@ fn settle(store: &Store<State>, error: Option<wasmtime::Error>) -> Fault {
             Fault::Endless(limits.timeout)
         }
         Some(error) => Fault::classify(&error, limits, state.limiter.denied()),
+        None if state.has_computed_to_the_end() => Fault::Endless(limits.timeout),
         None => Fault::Deadline(limits.timeout),
     }
 }

@@ -30,6 +30,7 @@ use super::{
     reload::{Lookout, Shelf},
     secrets::Secrets,
     store::State,
+    turns::Turns,
 };
 use crate::{
     config,
@@ -46,6 +47,7 @@ pub(super) struct Loader {
     groups: Weak<Groups>,
     metrics: Metrics,
     families: Arc<Families>,
+    turns: Turns,
     /// What the plugins of the node may log together.
     log_budget: Arc<LogBudget>,
     compilers: Compilers,
@@ -100,6 +102,7 @@ impl Loader {
         shelf: Shelf,
     ) -> Self {
         Self {
+            turns: Turns::of(&fills),
             engine,
             linker,
             fills,
@@ -176,6 +179,7 @@ impl Loader {
         recipe: &Recipe,
     ) -> Result<Arc<Environment>, Problem> {
         let (identity, recipe, groups) = (identity.clone(), recipe.clone(), self.groups.clone());
+        let turns = self.turns.of_plugin();
         let reading = move || {
             let settings = &recipe.settings;
             let secrets = Arc::new(Secrets::read(settings, &recipe.base_dir)?);
@@ -194,6 +198,7 @@ impl Loader {
                 identity.log,
                 identity.guest_metrics,
                 Arc::new(egress),
+                turns,
             )))
         };
         self.fills.spawn_blocking(reading).await.map_err(|error| abandoned(&error))?

@@ -59,6 +59,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod text;
+mod turns;
 
 use std::{
     fmt,

@@ -7,7 +7,8 @@
 //! ten seconds for its origin but has no business computing for one.
 //!
 //! Invariants:
-//! - a running guest yields on every tick, so no guest holds a thread for long;
+//! - a running guest yields on every tick, so no guest holds a thread for long, and goes
+//!   on when its turn has come (see `turns`);
 //! - every call begins with fresh deadlines and hostcall fuel; nothing is left of
 //!   the call before.
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 use wasmtime::{Engine, Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -32,6 +33,7 @@ use super::{
     environment::Environment,
     imports,
     limiter::Limiter,
+    turns::Turn,
 };
 
 /// Bytes a call may hand to the host beside its value: labels, log records, settings
@@ -80,6 +82,9 @@ pub(super) struct State {
     pub(super) cpu: CpuMeter,
 }
 
+/// CPU time after which a call takes turns with others that compute: two ticks.
+const COMPUTING: Duration = Duration::from_millis(10);
+
 /// Share of its time that a call has computed if it has computed all along: as many
 /// guests as there are threads for may run beside it.
 const COMPUTING_SHARE: u32 = 20;
@@ -88,6 +93,11 @@ impl State {
     /// Whether the call under way has computed rather than waited.
     pub(super) fn has_computed(&self) -> bool {
         self.cpu.used() * COMPUTING_SHARE >= self.began.elapsed()
+    }
+
+    /// Whether the call that ran out of time waited for nothing but its turn to compute.
+    pub(super) fn has_computed_to_the_end(&self) -> bool {
+        self.cpu.turn.is_awaited() && self.has_computed()
     }
 }
 
@@ -125,7 +135,7 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
         notes,
         began: Instant::now(),
         deadline: Instant::now(),
-        cpu: CpuMeter::default(),
+        cpu: CpuMeter { nanos: Arc::default(), turn: environment.turns.of_instance() },
         environment,
     };
     let mut store = Store::new(engine, state);
@@ -139,7 +149,15 @@ pub(super) fn new_store(engine: &Engine, environment: Arc<Environment>) -> Store
         if state.cpu.used() >= state.environment.limits.cpu {
             return Err(CpuExceeded.into());
         }
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        // A short call may be running when the tick comes, and goes on like any other task.
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            if state.cpu.used() < COMPUTING {
+                Box::pin(yield_now())
+            } else {
+                Box::pin(state.cpu.turn.clone().next())
+            },
+        ))
     });
     store
 }
@@ -160,17 +178,21 @@ pub(super) fn begin_call(store: &mut Store<State>, deadline: Instant, answers: u
     store.set_epoch_deadline(1);
 }
 
-/// The CPU time of one call.
-#[derive(Clone, Default)]
-pub(super) struct CpuMeter(Arc<AtomicU64>);
+/// The CPU time of one call, and its turn to use more of it.
+#[derive(Clone)]
+pub(super) struct CpuMeter {
+    nanos: Arc<AtomicU64>,
+    turn: Turn,
+}
 
 impl CpuMeter {
     fn used(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Relaxed))
+        Duration::from_nanos(self.nanos.load(Relaxed))
     }
 
     fn reset(&self) {
-        self.0.store(0, Relaxed);
+        self.nanos.store(0, Relaxed);
+        self.turn.reset();
     }
 
     /// Runs `call`, adding up the CPU time of its polls but the last.
@@ -178,17 +200,21 @@ impl CpuMeter {
     /// Counting epochs instead would be unfair: a guest that waits two hundred times
     /// for a packet would be charged two hundred ticks.
     pub(super) async fn measure<T>(&self, call: impl Future<Output = T>) -> T {
-        let mut call = pin!(call);
+        let mut call = pin!(async {
+            self.turn.first().await;
+            call.await
+        });
         poll_fn(|cx| {
             let start = thread_cpu_time();
             let result = call.as_mut().poll(cx);
+            self.turn.end();
             if result.is_ready() {
                 // Nobody looks at the meter after the call, and reading this clock is a
                 // system call.
                 return result;
             }
             let nanos = thread_cpu_time().saturating_sub(start).as_nanos();
-            self.0.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+            self.nanos.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
             result
         })
         .await
