@@ -11,6 +11,7 @@
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`ring`]: who owns a key.
+//! - [`wire`]: the peer protocol, as bytes.
 //! - [`store`], [`flight`], [`failures`], [`breaker`], [`value`]: memory, single flight,
 //!   backoff for a key and for a whole origin, and what they hold.
 //! - [`allocator`]: what a byte of budget is in the process's memory.
@@ -33,3 +34,4 @@ pub mod flight;
 pub mod ring;
 pub mod store;
 pub mod value;
+pub mod wire;

@@ -151,7 +151,7 @@ impl From<TargetError> for Problem {
             TargetError::NoKey => {
                 Self::new(StatusCode::NOT_FOUND, "not-a-key", "The path names no key", detail)
             }
-            TargetError::Query | TargetError::Fragment | TargetError::Percent => {
+            TargetError::Query | TargetError::Fragment | TargetError::Percent(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid-path", "Invalid path", detail)
             }
         }

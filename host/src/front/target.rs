@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use ::http::Uri;
 use thiserror::Error;
 
+use crate::wire::{self, BadPercent};
+
 /// A group and a key, as a request names them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
@@ -32,9 +34,9 @@ pub(crate) enum TargetError {
     /// A fragment follows the path.
     #[error("a key has no fragment: write a number sign in a key as %23")]
     Fragment,
-    /// A percent sign without two hexadecimal digits behind it.
-    #[error("a percent sign is not followed by two hexadecimal digits: write it as %25")]
-    Percent,
+    /// It is not percent-encoded.
+    #[error(transparent)]
+    Percent(#[from] BadPercent),
 }
 
 /// The group and key that `uri` names.
@@ -68,28 +70,7 @@ pub(crate) fn name(text: &str) -> Result<Cow<'_, str>, TargetError> {
 
 /// The bytes that `text` stands for, percent-decoded once.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, [u8]>, TargetError> {
-    let text = text.as_bytes();
-    if !text.contains(&b'%') {
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.iter().copied();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => hex(rest.next())? << 4 | hex(rest.next())?,
-            byte => byte,
-        });
-    }
-    Ok(Cow::Owned(bytes))
-}
-
-fn hex(digit: Option<u8>) -> Result<u8, TargetError> {
-    match digit {
-        Some(digit @ b'0'..=b'9') => Ok(digit - b'0'),
-        Some(digit @ b'a'..=b'f') => Ok(digit - b'a' + 10),
-        Some(digit @ b'A'..=b'F') => Ok(digit - b'A' + 10),
-        _ => Err(TargetError::Percent),
-    }
+    Ok(wire::decode(text.as_bytes())?)
 }
 
 #[cfg(test)]
@@ -148,10 +129,10 @@ mod tests {
             ("http://cache.example", TargetError::NoKey),
             ("/g/k?", TargetError::Query),
             ("/g/k?a=b", TargetError::Query),
-            ("/g/%", TargetError::Percent),
-            ("/g/%4", TargetError::Percent),
-            ("/g/%zz", TargetError::Percent),
-            ("/g/%+1", TargetError::Percent),
+            ("/g/%", TargetError::Percent(BadPercent)),
+            ("/g/%4", TargetError::Percent(BadPercent)),
+            ("/g/%zz", TargetError::Percent(BadPercent)),
+            ("/g/%+1", TargetError::Percent(BadPercent)),
         ] {
             assert_eq!(key(target), Err(expected), "{target}");
         }
