@@ -334,6 +334,27 @@ async fn a_key_that_computes_for_ever_is_poisonous_by_either_clock() {
 }
 
 #[tokio::test]
+async fn keys_that_compute_for_ever_are_poisonous_while_they_wait_for_their_turns() {
+    let bench = Bench::new();
+    let plugin = bench
+        .load_with(&moody(), |p| {
+            p.failure = Failure { poison_faults: 1, faults: 0, ratio: 1.0, ..brisk() };
+            p.limits.timeout = 600 * MS;
+        })
+        .await;
+    // More than there are threads for: when their time is up, most of them wait.
+    let spinning = ["s1", "s2", "s3"].map(|key| {
+        let plugin = Arc::clone(&plugin);
+        tokio::spawn(async move { body(&plugin, key).await })
+    });
+    for spinning in spinning {
+        let ended = spinning.await.expect("no panic");
+        assert!(matches!(ended, Err(FillError::TimedOut(_))), "{ended:?}");
+    }
+    assert_eq!(plugin.status().health.poisonous_keys, 3);
+}
+
+#[tokio::test]
 async fn one_poisonous_key_alone_does_not_open_the_breaker() {
     let bench = Bench::new();
     let plugin = load(&bench, &moody(), Failure { poison_faults: 0, ..brisk() }).await;
