@@ -32,6 +32,9 @@ use crate::{
 const METRICS_MAX: usize = 64;
 /// Series of one plugin, over all its metrics.
 const SERIES_MAX: usize = 256;
+/// Metrics of a node. They stay when the plugins that had them are gone: one that comes and
+/// goes must not add others to them each time.
+const FAMILIES_MAX: usize = 1_024;
 /// Labels of one series.
 const LABELS_MAX: usize = 8;
 /// Bytes of a metric's or label's name.
@@ -64,6 +67,12 @@ pub(crate) struct Families {
 impl Families {
     pub(crate) fn new(node: Metrics) -> Self {
         Self { node, by_name: Mutex::default() }
+    }
+
+    /// Whether there is a metric by this name, or room for one.
+    fn has_room_for(&self, name: &str) -> bool {
+        let families = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        families.len() < FAMILIES_MAX || families.contains_key(name)
     }
 
     fn counter(&self, name: &str, labels: &Labels) -> Option<Counter> {
@@ -219,6 +228,9 @@ impl GuestMetrics {
         if !series.by_name.contains_key(name) && series.by_name.len() >= METRICS_MAX {
             return Err("the plugin has as many metrics as it may");
         }
+        if !self.families.has_room_for(name) {
+            return Err("the node has as many metrics of plugins as it may");
+        }
         let all = self.all(&labels);
         let metric = match kind {
             Kind::Counter => self.families.counter(name, &all).map(Metric::Counter),
@@ -358,6 +370,26 @@ mod tests {
         metrics.add("fine", 1, [label("a", "1"), label("a", "2")].concat(), &Secrets::default());
         metrics.record("fine", f64::NAN, Labels::new(), &Secrets::default());
         assert_eq!(node.encode(), before);
+    }
+
+    #[test]
+    fn metrics_of_plugins_that_come_and_go_are_bounded() {
+        let node = Metrics::new();
+        let families = Arc::new(Families::new(node.clone()));
+        for round in 0..20 {
+            let metrics = GuestMetrics::new("p".into(), Arc::clone(&families));
+            for i in 0..METRICS_MAX {
+                metrics.add(&format!("m{round}_{i}"), 1, Labels::new(), &Secrets::default());
+            }
+            metrics.close();
+        }
+        assert_eq!(families.by_name.lock().expect("the families").len(), FAMILIES_MAX);
+        // Those that are known are still there for whoever comes next.
+        let metrics = GuestMetrics::new("q".into(), families);
+        metrics.add("m0_0", 1, Labels::new(), &Secrets::default());
+        metrics.add("other", 1, Labels::new(), &Secrets::default());
+        let text = node.encode();
+        assert!(text.contains("guest_m0_0_total{plugin=\"q\"} 1") && !text.contains("guest_other"));
     }
 
     #[test]
