@@ -17,7 +17,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -46,7 +46,8 @@ impl Turns {
 
     /// What the instances of one plugin share of them.
     pub(super) fn of_plugin(&self) -> PluginTurns {
-        PluginTurns { turns: self.0.clone(), computed: Arc::default() }
+        let began = Instant::now();
+        PluginTurns { turns: Arc::clone(&self.0), began, computed: Arc::default() }
     }
 }
 
@@ -54,11 +55,23 @@ impl Turns {
 #[derive(Clone)]
 pub(super) struct PluginTurns {
     turns: Arc<Semaphore>,
-    /// When one of its calls last went on computing.
-    computed: Arc<Mutex<Option<Instant>>>,
+    began: Instant,
+    /// When one of its calls last went on computing, in milliseconds since then; 0 when
+    /// none ever did. Every call looks at it.
+    computed: Arc<AtomicU64>,
 }
 
 impl PluginTurns {
+    fn has_just_computed(&self) -> bool {
+        let computed = Duration::from_millis(self.computed.load(Relaxed));
+        !computed.is_zero() && self.began.elapsed().saturating_sub(computed) < COMPUTING
+    }
+
+    fn computes(&self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.computed.store(millis.max(1), Relaxed);
+    }
+
     /// The turn of one instance.
     pub(super) fn of_instance(&self) -> Turn {
         Turn { plugin: self.clone(), held: Arc::default(), waits: Arc::default() }
@@ -76,8 +89,7 @@ pub(super) struct Turn {
 impl Turn {
     /// Waits for a turn to begin a call with, if the plugin has to.
     pub(super) async fn first(&self) {
-        let computed = *lock(&self.plugin.computed);
-        if computed.is_some_and(|computed| computed.elapsed() < COMPUTING) {
+        if self.plugin.has_just_computed() {
             self.take().await;
         }
     }
@@ -85,7 +97,7 @@ impl Turn {
     /// For a call that goes on computing: ends its turn, if it is one, and
     /// waits for the next.
     pub(super) async fn next(self) {
-        *lock(&self.plugin.computed) = Some(Instant::now());
+        self.plugin.computes();
         self.take().await;
     }
 
@@ -171,7 +183,7 @@ mod tests {
         // It held its turn to its end.
         assert_eq!(turns.0.available_permits(), 1);
         let _taken = turns.0.acquire().await.expect("a turn");
-        tokio::time::advance(COMPUTING).await;
+        tokio::time::advance(2 * COMPUTING).await;
         plugin.of_instance().first().await;
     }
 }
