@@ -25,9 +25,10 @@ use tokio::{
 
 use super::error::{HostError, Problem};
 
-/// Time for one component to compile. The largest guests with a language runtime take
-/// about a fifth of it on a slow machine.
-const TIMEOUT: Duration = Duration::from_mins(2);
+/// Time for one component to compile. The largest guests with a language runtime take half
+/// a minute on two idle cores, and more than two minutes where everything else on the
+/// machine goes first.
+const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How much nicer than the rest of the node these threads are. Enough for the scheduler
 /// to let whoever serves go first, and little enough for a load to come to its end on a

@@ -112,7 +112,11 @@ pub enum Problem {
     )]
     Async(String),
     /// Compiling takes too long.
-    #[error("compiling took longer than {} s; simplify the component", .0.as_secs())]
+    #[error(
+        "compiling took longer than {} s; try again when the machine has less to do, or simplify \
+         the component",
+        .0.as_secs()
+    )]
     CompileTimeout(Duration),
     /// Built against a version of the contract that this node does not speak.
     #[error(
