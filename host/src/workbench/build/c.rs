@@ -1,7 +1,7 @@
-//! C: Zig's compiler, or the WASI SDK's, and bindings that are generated here.
+//! C: Zig's compiler, and bindings that are generated here.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -35,7 +35,7 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
     read(&module)
 }
 
-/// The first compiler that there is: Zig's own, Zig's as a Python package, the WASI SDK's.
+/// The first compiler that there is: Zig by itself, or as a Python package.
 fn compiler(folder: &Path, tools: &Tools) -> Result<Command, BuildError> {
     let zig = |mut zig: Command| {
         zig.args(["cc", "-target", "wasm32-wasi"]);
@@ -53,13 +53,8 @@ fn compiler(folder: &Path, tools: &Tools) -> Result<Command, BuildError> {
             return Ok(zig(command));
         }
     }
-    if let Some(sdk) = env::var_os("WASI_SDK_PATH") {
-        let mut clang = Command::new(PathBuf::from(sdk).join("bin/clang"));
-        clang.arg("--target=wasm32-wasip1");
-        return Ok(clang);
-    }
     Err(BuildError::Missing {
-        what: "a C compiler for WebAssembly, Zig's or the WASI SDK's (WASI_SDK_PATH),".to_owned(),
+        what: "Zig, which compiles C for WebAssembly,".to_owned(),
         install: INSTALL.to_owned(),
     })
 }
