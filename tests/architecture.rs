@@ -22,10 +22,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("failures", FLOOR_0),
     ("breaker", FLOOR_0),
     ("ring", FLOOR_0),
+    ("sketch", FLOOR_0),
     ("wire", FLOOR_0),
     ("config", &["value", "store", "flight", "failures"]),
     ("metrics", &["value", "store", "flight", "failures"]),
-    ("group", &["value", "store", "flight", "failures", "config", "metrics"]),
+    ("group", &["value", "store", "flight", "failures", "sketch", "config", "metrics"]),
     ("plugin", BELOW_3),
     ("front", BELOW_3),
     (

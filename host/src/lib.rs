@@ -12,6 +12,7 @@
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`ring`]: who owns a key.
 //! - [`wire`]: the peer protocol, as bytes.
+//! - [`sketch`]: how often keys are asked for.
 //! - [`store`], [`flight`], [`failures`], [`breaker`], [`value`]: memory, single flight,
 //!   backoff for a key and for a whole origin, and what they hold.
 //! - [`allocator`]: what a byte of budget is in the process's memory.
@@ -32,6 +33,7 @@ pub mod breaker;
 pub mod failures;
 pub mod flight;
 pub mod ring;
+pub mod sketch;
 pub mod store;
 pub mod value;
 pub mod wire;

@@ -36,6 +36,7 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     gets: Family<Labels<2>, Counter>,
     fills: Family<Labels<2>, Counter>,
+    peer_questions: Family<Labels<2>, Counter>,
     fill_seconds: Histograms<1>,
     cache_bytes: Family<Labels<1>, Gauge>,
     cache_budget_bytes: Family<Labels<1>, Gauge>,
@@ -80,6 +81,7 @@ impl Metrics {
             registry: Arc::default(),
             gets: Family::default(),
             fills: Family::default(),
+            peer_questions: Family::default(),
             fill_seconds: Family::new_with_constructor(seconds),
             cache_bytes: Family::default(),
             cache_budget_bytes: Family::default(),
@@ -116,6 +118,11 @@ impl Metrics {
         registry.register("build", "The running version", build);
         registry.register("gets", "Gets by group and outcome", self.gets.clone());
         registry.register("fills", "Fills by group and outcome", self.fills.clone());
+        registry.register(
+            "peer_questions",
+            "Questions to the nodes that own keys, by group and outcome",
+            self.peer_questions.clone(),
+        );
         registry.register("fill_duration_seconds", "Time of a fill", self.fill_seconds.clone());
         registry.register("cache_bytes", "Bytes in memory", self.cache_bytes.clone());
         registry.register(
@@ -261,6 +268,20 @@ impl Metrics {
         }
     }
 
+    /// The counters of what the group `name` asks other nodes.
+    pub fn peers(&self, name: &str) -> PeerMetrics {
+        let asked = |outcome: &str| {
+            let labels = [("group", name.to_owned()), ("outcome", outcome.to_owned())];
+            self.peer_questions.get_or_create_owned(&labels)
+        };
+        PeerMetrics {
+            found: asked("found"),
+            not_found: asked("not_found"),
+            failed: asked("error"),
+            unanswered: asked("unanswered"),
+        }
+    }
+
     /// The counters of the plugin `name`.
     pub fn plugin(&self, name: &str) -> PluginMetrics {
         let plugin = || ("plugin", name.to_owned());
@@ -332,7 +353,7 @@ impl Metrics {
     /// Forgets the series of the group `name`, which is gone. What still runs for it
     /// counts for nobody.
     pub fn forget_group(&self, name: &str) {
-        for counters in [&self.gets, &self.fills] {
+        for counters in [&self.gets, &self.fills, &self.peer_questions] {
             counters.forget(name);
         }
         for counters in [&self.evictions, &self.purges] {
@@ -440,6 +461,19 @@ pub struct GroupMetrics {
     pub purges: Counter,
     /// Fills under way; brought up to date when metrics are read.
     pub flights: Gauge,
+}
+
+/// What came of the questions of one group to other nodes.
+#[derive(Clone, Debug)]
+pub struct PeerMetrics {
+    /// Questions answered with a value.
+    pub found: Counter,
+    /// Questions answered with the word that there is none.
+    pub not_found: Counter,
+    /// Questions answered with the owner's failure.
+    pub failed: Counter,
+    /// Questions that nobody answered: this node filled the key.
+    pub unanswered: Counter,
 }
 
 /// The counters of one plugin.

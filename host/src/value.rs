@@ -195,6 +195,21 @@ pub enum Served {
         /// Whether the answer was kept for the next caller.
         stored: bool,
     },
+    /// From the node that owns the key, which this caller's request was the first to ask.
+    Peer {
+        /// Whether a copy was kept for the next caller.
+        stored: bool,
+    },
+}
+
+impl Served {
+    /// Whether memory holds the answer now.
+    pub fn is_stored(self) -> bool {
+        match self {
+            Self::Hit | Self::Stale => true,
+            Self::Filled { stored } | Self::Collapsed { stored } | Self::Peer { stored } => stored,
+        }
+    }
 }
 
 /// A value together with where it came from.

@@ -27,6 +27,8 @@ pub(crate) fn write(text: &mut Vec<u8>, provenance: &Provenance) {
         Served::Filled { stored: false } => b"cachecluster; fwd=miss",
         Served::Collapsed { stored: true } => b"cachecluster; fwd=miss; collapsed; stored",
         Served::Collapsed { stored: false } => b"cachecluster; fwd=miss; collapsed",
+        Served::Peer { stored: true } => b"cachecluster; fwd=miss; stored; detail=peer",
+        Served::Peer { stored: false } => b"cachecluster; fwd=miss; detail=peer",
     });
     if provenance.served == Served::Hit {
         decimal(text, provenance.ttl.as_secs());
@@ -76,6 +78,8 @@ mod tests {
             (Served::Filled { stored: false }, "cachecluster; fwd=miss"),
             (Served::Collapsed { stored: true }, "cachecluster; fwd=miss; collapsed; stored"),
             (Served::Collapsed { stored: false }, "cachecluster; fwd=miss; collapsed"),
+            (Served::Peer { stored: true }, "cachecluster; fwd=miss; stored; detail=peer"),
+            (Served::Peer { stored: false }, "cachecluster; fwd=miss; detail=peer"),
         ] {
             let ttl = Duration::from_secs(376);
             assert_eq!(answered(&Provenance { served, age: Duration::ZERO, ttl }), expected);

@@ -16,7 +16,7 @@ use super::{Chain, Fill, FillError, Group, Outcome, Reason};
 use crate::{
     config::Caching,
     flight::{Joined, Ticket},
-    store::{Inserted, Lifetime, State},
+    store::{Lifetime, State},
     value::{Freshness, Value},
 };
 
@@ -56,6 +56,9 @@ impl Group {
     /// Refreshes a stale answer behind the caller's back, unless that is under way,
     /// was done a moment ago or failed a moment ago.
     pub(super) fn refresh(self: &Arc<Self>, key: &[u8], old: Option<Value>, now: Instant) {
+        if let Some(away) = self.remote(key) {
+            return self.refresh_away(away, key);
+        }
         let needless = || {
             let rests = self.failures.recall(key, now).is_some()
                 || self.loads.refusal(&self.name, key).is_some();
@@ -167,9 +170,9 @@ impl Group {
         let fits =
             value.as_ref().is_none_or(|it| it.body().len() as u64 <= settings.value_max.get());
         let lifetime = lifetime(settings, freshness, value.is_some()).filter(|_| fits);
-        let inserted = lifetime.map(|it| (it, self.store.insert(key, value.clone(), it, now)));
-        if let Some((lifetime, Inserted::Kept { evicted })) = inserted {
-            self.metrics.evictions.inc_by(evicted);
+        if let Some(lifetime) = lifetime
+            && self.count_evictions(self.store.insert(key, value.clone(), lifetime, now))
+        {
             return Landing { result: Ok(value), ttl: lifetime.ttl(), stored: true };
         }
         // The getter has spoken: what memory may still hold no longer holds.

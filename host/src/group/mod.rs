@@ -15,11 +15,13 @@
 //!
 //! A group has never heard of wasm or HTTP: it knows a [`Getter`].
 
+mod away;
 mod batch;
 mod error;
 mod fill;
 mod getter;
 mod groups;
+mod peers;
 mod waits;
 
 use std::{
@@ -40,15 +42,17 @@ use tokio::{
 pub use error::GetError;
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
+pub use peers::{Asked, Peers, Question};
 
 use crate::{
     config::Caching,
     failures::Failures,
     flight::{Flights, Joined},
-    metrics::GroupMetrics,
-    store::{Age, Entry, State, Store},
+    metrics::{GroupMetrics, PeerMetrics},
+    store::{Age, Entry, Inserted, State, Store, Usage},
     value::{Hit, Provenance, Served},
 };
+use away::Away;
 use batch::Batcher;
 use fill::{Landing, Mission};
 use waits::{Circle, Flight, Waiting, Waits};
@@ -60,12 +64,15 @@ pub struct Context {
     pub deadline: Instant,
     /// The fills this get is part of, when a getter asks.
     pub chain: Chain,
+    /// Whether another node asks. It is answered from here, whoever owns the key: were it
+    /// sent on, two nodes whose rings differ would send it to one another.
+    pub is_from_peer: bool,
 }
 
 impl Context {
     /// A caller that waits until `deadline`.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, chain: Chain::default() }
+        Self { deadline, chain: Chain::default(), is_from_peer: false }
     }
 
     /// A caller that waits for `patience` from now.
@@ -89,6 +96,8 @@ pub struct Group {
     fills: Handle,
     /// Shared with the groups that its getter may get from: those of its node.
     waits: OnceLock<Arc<Waits>>,
+    /// How to get at keys of other nodes, where there are any.
+    away: OnceLock<Arc<Away>>,
     metrics: GroupMetrics,
 }
 
@@ -125,6 +134,7 @@ impl Group {
             getter_version: AtomicU64::new(0),
             fills,
             waits: OnceLock::new(),
+            away: OnceLock::new(),
             settings: ArcSwap::from_pointee(settings),
             metrics,
         })
@@ -150,10 +160,38 @@ impl Group {
         self.flights.set_max(settings.fills_max);
         self.failures.set_windows(settings.backoff, settings.backoff_max);
         if (settings.memory, settings.value_max) != (old.memory, old.value_max) {
-            let evicted = self.store.resize(settings.memory.get(), settings.value_max.get());
-            self.metrics.evictions.inc_by(evicted);
+            self.share_out(settings.memory.get(), settings.value_max.get());
+        }
+        if let Some(away) = self.away.get() {
+            away.set_max(settings.fills_max);
         }
         self.settings.store(Arc::new(settings));
+    }
+
+    /// From now on, keys that other nodes own are asked for there, through `peers`, and a
+    /// part of the memory is for hot copies of them. The first call counts.
+    ///
+    /// Takes its time where there is much to move: not for a serving thread.
+    pub fn join_peers(&self, peers: Arc<dyn Peers>, metrics: PeerMetrics) {
+        let settings = self.settings();
+        let (memory, value_max) = (settings.memory.get(), settings.value_max.get());
+        self.away.get_or_init(|| {
+            let hot = Store::new(away::shares(memory).1, value_max);
+            Arc::new(Away::new(peers, settings.fills_max, hot, metrics))
+        });
+        self.share_out(memory, value_max);
+    }
+
+    /// Gives what the group owns and hot copies their parts of `memory`.
+    fn share_out(&self, memory: u64, value_max: u64) {
+        let evicted = match self.away.get() {
+            None => self.store.resize(memory, value_max),
+            Some(away) => {
+                let (owned, hot) = away::shares(memory);
+                self.store.resize(owned, value_max) + away.hot.resize(hot, value_max)
+            }
+        };
+        self.metrics.evictions.inc_by(evicted);
     }
 
     /// The code behind the getter was replaced. What the old code failed at is tried
@@ -168,7 +206,7 @@ impl Group {
         });
     }
 
-    /// Looks `key` up: in memory, then at the getter.
+    /// Looks `key` up: in memory, then at the node that owns it, or at the getter.
     pub async fn get(self: &Arc<Self>, key: &[u8], cx: &Context) -> Result<Hit, GetError> {
         if let Some(answer) = self.recall(key) {
             return answer;
@@ -176,6 +214,14 @@ impl Group {
         if cx.chain.depth() >= Chain::DEPTH_MAX || cx.chain.contains(&self.name, key) {
             return self.failed(GetError::Cycle);
         }
+        match self.remote(key).filter(|_| !cx.is_from_peer) {
+            Some(away) => self.get_away(away, key, cx).await,
+            None => self.get_here(key, cx).await,
+        }
+    }
+
+    /// Gets what is not in memory from this node's own getter.
+    async fn get_here(self: &Arc<Self>, key: &[u8], cx: &Context) -> Result<Hit, GetError> {
         let look_again = || self.look(key, Instant::now()).or_else(|| self.refused(key));
         let (flight, opened, waiting) = match self.flights.join(key, look_again) {
             Joined::Recalled((answer, _)) => return answer,
@@ -238,7 +284,11 @@ impl Group {
 
     /// What memory answers, and nothing else: this is safe within the flights' lock.
     fn look(&self, key: &[u8], now: Instant) -> Option<(Result<Hit, GetError>, State)> {
-        let Some((entry, age)) = self.store.get(key, self.store.moment(now)) else {
+        let hot = || {
+            let hot = &self.away.get()?.hot;
+            hot.get(key, hot.moment(now))
+        };
+        let Some((entry, age)) = self.store.get(key, self.store.moment(now)).or_else(hot) else {
             let (error, retry_after) = self.failures.recall(key, now)?;
             return Some((self.failed(GetError::Fill { error, retry_after }), State::Fresh));
         };
@@ -259,23 +309,32 @@ impl Group {
 
     /// Looks into memory without a trace: no refresh, no promotion, no metric.
     pub fn peek(&self, key: &[u8]) -> Option<Result<Hit, GetError>> {
-        let (entry, age) = self.store.peek(key, Instant::now())?;
-        (age.state != State::Dead).then(|| remembered(entry, age))
+        let now = Instant::now();
+        let is_alive = |(_, age): &(Entry, Age)| age.state != State::Dead;
+        let owned = self.store.peek(key, now).filter(is_alive);
+        let hot = || self.away.get()?.hot.peek(key, now).filter(is_alive);
+        owned.or_else(hot).map(|(entry, age)| remembered(entry, age))
     }
 
     /// Forgets `key`: its value, its failures, and the answer of any fill that began
     /// before now. Says whether memory held an answer.
     pub fn purge(&self, key: &[u8]) -> bool {
         self.metrics.purges.inc();
-        self.flights.purge(key, || {
+        // First what may still end in a fill of this node's own.
+        let was_hot = self.away.get().is_some_and(|away| away.purge(key));
+        let was_owned = self.flights.purge(key, || {
             self.failures.forget(key);
             self.store.remove(key)
-        })
+        });
+        was_hot || was_owned
     }
 
     /// Forgets every key, as [`Group::purge`] does for one.
     pub fn purge_all(&self) {
         self.metrics.purges.inc();
+        if let Some(away) = self.away.get() {
+            away.purge_all();
+        }
         self.flights.purge_all(|| {
             self.failures.forget_all();
             self.store.clear();
@@ -284,13 +343,15 @@ impl Group {
 
     /// What the group holds and does at this moment.
     pub fn usage(&self) -> GroupUsage {
-        let usage = self.store.usage();
+        let owned = self.store.usage();
+        let away = self.away.get();
+        let hot = away.map_or_else(Usage::default, |away| away.hot.usage());
         GroupUsage {
-            items: usage.items,
-            bytes: usage.bytes,
-            budget: self.store.budget(),
+            items: owned.items + hot.items,
+            bytes: owned.bytes + hot.bytes,
+            budget: self.store.budget() + away.map_or(0, |away| away.hot.budget()),
             evictions: self.metrics.evictions.get(),
-            flights: self.flights.len() as u64,
+            flights: (self.flights.len() + away.map_or(0, |away| away.flights())) as u64,
         }
     }
 
@@ -313,6 +374,17 @@ impl Group {
             Ok(Some(value)) => Ok(Hit { value, provenance }),
             Ok(None) => Err(GetError::NotFound(provenance)),
             Err(error) => self.failed(GetError::Fill { error, retry_after: landing.ttl }),
+        }
+    }
+
+    /// Counts what an insertion has pushed out; says whether it was kept.
+    fn count_evictions(&self, inserted: Inserted) -> bool {
+        match inserted {
+            Inserted::Kept { evicted } => {
+                self.metrics.evictions.inc_by(evicted);
+                true
+            }
+            Inserted::TooLarge => false,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     value::{Freshness, Head},
 };
 
+mod away;
 mod left_alone;
 mod nested;
 

@@ -19,7 +19,7 @@ impl Getter for Reader {
         Box::pin(async move {
             self.meet.wait().await;
             let group = self.groups.upgrade().and_then(|groups| groups.get(self.next));
-            let cx = Context { deadline: fill.deadline, chain: fill.chain.clone() };
+            let cx = Context { chain: fill.chain.clone(), ..Context::until(fill.deadline) };
             let answer = group.expect("the next group").get(&fill.key, &cx).await;
             Ok(Outcome::found(match answer {
                 Ok(hit) => hit.value.body().to_vec(),
@@ -101,7 +101,7 @@ async fn a_call_that_serves_several_keys_waits_for_none_of_them() {
     let last = origin.last();
     let other: &[u8] = if *last.key == *b"a" { b"b" } else { b"a" };
     let chain = last.chain.beside([&last.key, &Arc::from(other)]);
-    let cx = Context { deadline: Instant::now() + SECOND, chain };
+    let cx = Context { chain, ..Context::within(SECOND) };
     for key in [&b"a"[..], b"b"] {
         assert!(matches!(group.get(key, &cx).await, Err(GetError::Cycle)), "{key:?}");
     }

@@ -67,7 +67,7 @@ impl Host for State {
         let Some(chain) = call.nested(&group, key.as_bytes()) else {
             return Ok(Err(CacheError::Cycle));
         };
-        let context = Context { deadline: call.deadline(), chain };
+        let context = Context { chain, ..Context::until(call.deadline()) };
         let group = match self.readable(&group) {
             Ok(group) => group,
             Err(error) => return Ok(Err(error)),
