@@ -9,8 +9,9 @@ use std::{
 /// What the modules of floor 0 may import: nothing but the value they hold.
 const FLOOR_0: &[&str] = &["value"];
 /// What the modules of floor 3 may import: everything below, and not one another.
-const BELOW_3: &[&str] =
-    &["value", "store", "flight", "failures", "breaker", "wire", "config", "metrics", "group"];
+const BELOW_3: &[&str] = &[
+    "value", "store", "flight", "failures", "breaker", "ring", "wire", "config", "metrics", "group",
+];
 
 /// Each module of the library and the modules it may name. A module that is not here
 /// fails the test, so that it is given a floor when it is made.
@@ -28,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["value", "store", "flight", "failures"]),
     ("group", &["value", "store", "flight", "failures", "sketch", "config", "metrics"]),
     ("plugin", BELOW_3),
+    ("peer", BELOW_3),
     ("front", BELOW_3),
     (
         "node",

@@ -7,6 +7,7 @@
 //! - [`node`]: composes every part from a [`config::Config`] or from code.
 //! - [`workbench`]: what the author of a plugin does with it before a node has it.
 //! - [`front`]: how requests get in: HTTP for clients, HTTP for operators.
+//! - [`peer`]: asks the node that owns a key; implements [`group::Peers`].
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
@@ -21,6 +22,7 @@ pub mod node;
 pub mod workbench;
 
 pub mod front;
+pub mod peer;
 pub mod plugin;
 
 pub mod group;

@@ -54,6 +54,9 @@ pub struct Config {
     /// Health, metrics, status, purges and reloads, for operators. A reload leaves it as
     /// it is: changes wait for a restart.
     pub admin: Admin,
+    /// Other nodes that share the keys. A reload leaves it as it is: changes wait for a
+    /// restart.
+    pub peers: Peers,
     /// What the node writes about itself. A reload applies `filter`; `format` waits for a
     /// restart.
     pub log: Log,
@@ -513,6 +516,69 @@ impl Default for Network {
 pub struct CacheGrant {
     /// Names of the groups the plugin may get from.
     pub read: Vec<String>,
+}
+
+/// A fleet of peers that are known by hand, such as one of Go groupcache nodes. Each key has
+/// one owner among them, which every node works out by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    /// Address and port to serve peers on, where there are any. The protocol of the family
+    /// has no authentication: an address beyond loopback belongs on a private network.
+    /// Port 0 takes a free one.
+    #[schemars(with = "units::AddressText")]
+    pub listen: SocketAddr,
+    /// What the other peers call this node, byte for byte as it stands in their lists:
+    /// `http://10.0.0.7:9080`. Must be set where `groupcache` names peers.
+    pub url: String,
+    /// The other peers, by the base URLs that stand in the lists of all of them:
+    /// `["http://10.0.0.5:9080"]`. Every node must have the same list, this one's own `url`
+    /// included.
+    pub groupcache: Vec<String>,
+    /// Which program the others run: it decides the ring and how errors are told.
+    pub family: Family,
+    /// Time for a peer to begin its answer, its getter's included. A peer that takes longer
+    /// is passed over, and after three times in a row left alone until it answers a probe.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub answer_timeout: Duration,
+    /// Size of the largest value that is taken from a peer.
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "4GiB"))]
+    pub reply_max: ByteSize,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self {
+            listen: loopback(9080),
+            url: String::new(),
+            groupcache: Vec::new(),
+            family: Family::default(),
+            answer_timeout: Duration::from_secs(2),
+            reply_max: ByteSize::mib(16),
+        }
+    }
+}
+
+impl Peers {
+    /// Whether there are any.
+    pub fn are_any(&self) -> bool {
+        !self.groupcache.is_empty()
+    }
+}
+
+/// A program of the groupcache family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// golang/groupcache, and nodes of this program among them.
+    #[default]
+    Groupcache,
+    /// mailgun/groupcache v2.
+    Mailgun,
+    /// groupcache/groupcache-go v3. Its peers are named without `http://` in its own lists;
+    /// here they are written with it.
+    GroupcacheGo,
 }
 
 /// A keyspace with its own getter and its own memory.

@@ -1,0 +1,103 @@
+//! How a peer fares: whether it is asked, and how it is found out that it can be again.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::Fleet;
+use crate::{
+    breaker::{Breaker, Change, Pass, Policy, Report, State, Verdict},
+    wire::Dialect,
+};
+
+/// When a peer is left alone: after three questions in a row that came to nothing, for
+/// half a second at first. A dead peer is then found out within a second or two of
+/// traffic, and a busy one that drops a question now and then is not.
+const POLICY: Policy = Policy {
+    window: Duration::from_secs(10),
+    faults: 3,
+    ratio: 0.5,
+    calls_min: 20,
+    open: Duration::from_millis(500),
+    open_max: Duration::from_secs(30),
+    healthy: Duration::from_mins(1),
+    probe: PROBE_TIMEOUT,
+};
+
+/// Time for a probe.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Another node.
+pub(super) struct Peer {
+    /// Its host and port.
+    pub(super) authority: String,
+    pub(super) dialect: Dialect,
+    breaker: Mutex<Breaker>,
+}
+
+impl Peer {
+    pub(super) fn new(authority: String, dialect: Dialect) -> Self {
+        let breaker = Mutex::new(Breaker::new(POLICY, Instant::now()));
+        Self { authority, dialect, breaker }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leave to ask it, if it is well as far as is known.
+    pub(super) fn admit(&self) -> Option<Pass> {
+        let (mut breaker, now) = (self.breaker(), Instant::now());
+        // Half open is for the probe, not for somebody who waits for an answer.
+        if breaker.state(now) != State::Closed {
+            return None;
+        }
+        match breaker.admit(now) {
+            Verdict::Go(pass) => Some(pass),
+            Verdict::Wait(_) => None,
+        }
+    }
+
+    pub(super) fn was_well(&self, pass: Pass) {
+        self.breaker().report(pass, Report::Well, Instant::now());
+    }
+
+    /// A question came to nothing. If that was one too many, the peer is left alone and
+    /// probed until it is back.
+    pub(super) fn was_at_fault(self: &Arc<Self>, pass: Pass, reason: &str, fleet: &Fleet) {
+        let change = self.breaker().report(pass, Report::Fault, Instant::now());
+        if let Some(Change::Opened { .. }) = change {
+            warn!(
+                peer = self.authority,
+                reason, "A peer does not answer and is not asked until it does."
+            );
+            let (peer, client) = (Arc::downgrade(self), fleet.client.clone());
+            fleet.control.spawn(async move {
+                // A fleet without the peer lets go of it.
+                while let Some(peer) = peer.upgrade() {
+                    let verdict = peer.breaker().admit(Instant::now());
+                    let pass = match verdict {
+                        Verdict::Go(pass) => pass,
+                        Verdict::Wait(wait) => {
+                            drop(peer);
+                            sleep(wait).await;
+                            continue;
+                        }
+                    };
+                    let is_well = client.probe(&peer, Instant::now() + PROBE_TIMEOUT).await;
+                    let report = if is_well { Report::Well } else { Report::Fault };
+                    let change = peer.breaker().report(pass, report, Instant::now());
+                    if let Some(Change::Closed { after }) = change {
+                        let after = humantime::format_duration(after);
+                        info!(peer = peer.authority, %after, "A peer answers again.");
+                        return;
+                    }
+                }
+            });
+        }
+    }
+}
