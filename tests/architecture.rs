@@ -33,7 +33,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("front", BELOW_3),
     (
         "node",
-        &["value", "store", "flight", "failures", "config", "metrics", "group", "plugin", "front"],
+        &[
+            "value", "store", "flight", "failures", "config", "metrics", "group", "plugin", "peer",
+            "front",
+        ],
     ),
     ("workbench", &["value", "config", "metrics", "group", "plugin"]),
     ("cli", &["config", "node", "workbench"]),

@@ -1,7 +1,7 @@
 //! How often keys are asked for, roughly, in a fixed amount of memory.
 //!
 //! A count-min sketch (Cormode and Muthukrishnan 2005) of counters that are all halved
-//! from time to time, as TinyLFU has it (Einziger et al. 2017): what was popular once
+//! from time to time, as `TinyLFU` has it (Einziger et al. 2017): what was popular once
 //! fades. An estimate is never below the truth since the last halvings, and above it only
 //! where keys share all of their counters with others.
 

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod dict_client;
 pub(crate) mod dictd;
+pub(crate) mod go;
 pub(crate) mod node;
 pub(crate) mod origin;
 pub(crate) mod proxy;

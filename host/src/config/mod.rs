@@ -25,6 +25,7 @@ mod effective;
 mod environment;
 pub(crate) mod grants;
 mod leaf;
+pub mod peers;
 mod read;
 mod report;
 mod rules;
@@ -576,8 +577,7 @@ pub enum Family {
     Groupcache,
     /// mailgun/groupcache v2.
     Mailgun,
-    /// groupcache/groupcache-go v3. Its peers are named without `http://` in its own lists;
-    /// here they are written with it.
+    /// groupcache/groupcache-go v3, whose peers are written with `http://` here too.
     GroupcacheGo,
 }
 

@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::value::Value;
+use crate::{value::Value, wire::Head};
 
 /// What a reply carries: nothing, or one chunk of known length.
 #[derive(Debug, Default)]
@@ -23,6 +23,15 @@ pub(crate) enum Chunk {
         /// The value, shared with memory.
         value: Value,
         /// How much of it has been sent.
+        at: usize,
+    },
+    /// A cached value with the end of a message behind it, from the byte `at` on.
+    Framed {
+        /// The value, shared with memory.
+        value: Value,
+        /// What follows it.
+        after: Head,
+        /// How much of both has been sent.
         at: usize,
     },
     /// Anything else.
@@ -81,13 +90,20 @@ impl Body for ReplyBody {
 
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
-        self.chunk().len()
+        match self {
+            Self::Framed { value, after, at } => value.body().len() + after.as_ref().len() - at,
+            _ => self.chunk().len(),
+        }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
             // `advance` keeps `at` within the value.
             Self::Value { value, at } => &value.body()[*at..],
+            Self::Framed { value, after, at } => match at.checked_sub(value.body().len()) {
+                None => &value.body()[*at..],
+                Some(at) => &after.as_ref()[at..],
+            },
             Self::Text(text) => text,
         }
     }
@@ -96,6 +112,11 @@ impl Buf for Chunk {
         match self {
             Self::Value { value, at } => {
                 assert!(count <= value.body().len() - *at, "advanced past the end of a value");
+                *at += count;
+            }
+            Self::Framed { value, after, at } => {
+                let length = value.body().len() + after.as_ref().len();
+                assert!(count <= length - *at, "advanced past the end of a message");
                 *at += count;
             }
             Self::Text(text) => text.advance(count),
@@ -117,6 +138,18 @@ mod tests {
         chunk.advance(2);
         assert_eq!((chunk.remaining(), chunk.chunk()), (3, &b"llo"[..]));
         assert!(body.is_end_stream());
+    }
+
+    #[test]
+    fn the_end_of_a_message_follows_its_value() {
+        let (_, after) = crate::wire::GetResponse::around(5, Some(0));
+        let mut chunk = Chunk::Framed { value: Value::new(b"hello"), after, at: 0 };
+        let mut sent = Vec::new();
+        while chunk.has_remaining() {
+            sent.push(chunk.chunk()[0]);
+            chunk.advance(1);
+        }
+        assert_eq!(sent, b"hello\x18\x00");
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Group {
 
 /// How long an answer is kept: as its getter says, within the group's bounds, or as the
 /// group says. `None` when it is not to be kept at all.
-fn lifetime(settings: &Caching, freshness: Freshness, found: bool) -> Option<Lifetime> {
+pub(super) fn lifetime(settings: &Caching, freshness: Freshness, found: bool) -> Option<Lifetime> {
     let default_ttl = if found { settings.ttl } else { settings.negative_ttl };
     // A remembered not-found without a word from its getter is not stretched.
     let default_grace = if found { settings.grace } else { Duration::ZERO };

@@ -50,7 +50,7 @@ use crate::{
     flight::{Flights, Joined},
     metrics::{GroupMetrics, PeerMetrics},
     store::{Age, Entry, Inserted, State, Store, Usage},
-    value::{Hit, Provenance, Served},
+    value::{Freshness, Hit, Provenance, Served, Value},
 };
 use away::Away;
 use batch::Batcher;
@@ -327,6 +327,27 @@ impl Group {
             self.store.remove(key)
         });
         was_hot || was_owned
+    }
+
+    /// Keeps a value that somebody else knows `key` to have, for `ttl`, or as long as the
+    /// group's settings say. As with a purge, no fill that began before now undoes it.
+    pub fn put(&self, key: &[u8], value: Value, ttl: Option<Duration>) {
+        if let Some(away) = self.away.get() {
+            away.purge(key);
+        }
+        let settings = self.settings();
+        let fits = value.body().len() as u64 <= settings.value_max.get();
+        let lifetime = fill::lifetime(&settings, Freshness { ttl, grace: None }, true);
+        self.flights.purge(key, || {
+            self.failures.forget(key);
+            match lifetime.filter(|_| fits) {
+                Some(lifetime) => {
+                    let kept = self.store.insert(key, Some(value), lifetime, Instant::now());
+                    self.count_evictions(kept);
+                }
+                None => _ = self.store.remove(key),
+            }
+        });
     }
 
     /// Forgets every key, as [`Group::purge`] does for one.

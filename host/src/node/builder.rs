@@ -20,9 +20,13 @@ use super::{
 };
 use crate::{
     config::{self, Caching, Config, Loaded, Reports},
-    front::{Readiness, admin, http::HttpFront},
+    front::{
+        Readiness, admin,
+        http::{HttpFront, Manners},
+    },
     group::{Getter, Group},
     metrics::Metrics,
+    peer::{Family, Fleet},
 };
 
 /// A node that is still to be started.
@@ -73,6 +77,13 @@ impl NodeBuilder {
     pub fn http(mut self, settings: config::Http) -> Self {
         self.config.http = settings;
         self.has_clients = true;
+        self
+    }
+
+    /// Shares the keys with other nodes.
+    #[must_use]
+    pub fn peers(mut self, settings: config::Peers) -> Self {
+        self.config.peers = settings;
         self
     }
 
@@ -135,6 +146,11 @@ impl NodeBuilder {
         // before anything is compiled.
         let latch = readiness.latch("listeners");
         let clients = self.has_clients.then(|| HttpFront::bind(&self.config.http)).transpose()?;
+        let peers = self.config.peers.clone();
+        let peers_front = peers
+            .are_any()
+            .then(|| HttpFront::bind_peers(&peers, &self.config.http))
+            .transpose()?;
         let operators = {
             let _runtime = control.enter();
             self.has_operators.then(|| admin::bind(&self.config.admin)).transpose()?
@@ -158,11 +174,21 @@ impl NodeBuilder {
             .map(|front| front.serve(&running.groups, &metrics))
             .transpose()
             .context("start the [http] threads")?;
+        let manners = Manners {
+            dialect: Family::from(peers.family).dialect(),
+            plus_is_space: Family::from(peers.family).plus_is_space(),
+            value_max: peers.reply_max.as_usize(),
+        };
+        let peers = peers_front
+            .map(|front| front.serve_peers(&running.groups, &metrics, manners))
+            .transpose()
+            .context("start the [peers] threads")?;
         latch.release();
+        let peers_at = peers.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
-        info!(http, admin, "Serving.");
-        Ok(Node { running, readiness, clients, operators, signals, control })
+        info!(http, admin, peers = peers_at, "Serving.");
+        Ok(Node { running, readiness, clients, peers, operators, signals, control })
     }
 
     /// Loads plugins and makes groups. To start is to go over from no plugins and groups
@@ -174,14 +200,22 @@ impl NodeBuilder {
         });
         let bare =
             Config { plugins: BTreeMap::new(), groups: BTreeMap::new(), ..self.config.clone() };
+        let fleet = (self.config.peers.are_any())
+            .then(|| Fleet::fixed(&self.config.peers, control.handle().clone()))
+            .transpose()
+            .context("read [peers]")?;
         let running = Running::new(
             (bare, &self.base_dir),
             natives.collect(),
+            fleet,
             (self.has_clients, self.has_operators),
             self.hooks,
             metrics.clone(),
             control.handle().clone(),
         );
+        for native in &running.natives {
+            running.join_peers(native);
+        }
         match control.block_on(running.apply(self.config, &self.base_dir)) {
             Ok(_everything_is_new) => {
                 running.counts.succeeded();

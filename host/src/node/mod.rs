@@ -57,6 +57,7 @@ pub struct Node {
     running: Arc<Running>,
     readiness: Readiness,
     clients: Option<Serving>,
+    peers: Option<Serving>,
     operators: Option<Operators>,
     signals: Option<Signals>,
     control: Control,
@@ -90,6 +91,11 @@ impl Node {
     /// Where clients are served, if they are.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.clients.as_ref().map(Serving::local_addr)
+    }
+
+    /// Where peers are served, if there are any.
+    pub fn peers_addr(&self) -> Option<SocketAddr> {
+        self.peers.as_ref().map(Serving::local_addr)
     }
 
     /// Where operators are served, if they are.
@@ -133,6 +139,9 @@ impl Node {
         self.readiness.draining();
         let clients = self.clients.take();
         let cut = clients.map_or(0, |clients| self.control.block_on(clients.drain()));
+        // Peers ask on behalf of their own clients: they are answered a little longer.
+        let peers = self.peers.take();
+        let cut = cut + peers.map_or(0, |peers| self.control.block_on(peers.drain()));
         if let Some(operators) = self.operators.take() {
             self.control.block_on(operators.stop());
         }

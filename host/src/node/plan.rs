@@ -117,6 +117,7 @@ impl Plan {
         let waiting = [
             ("[http]", now.has_clients, differences(&old.http, &next.http)),
             ("[admin]", now.has_operators, differences(&old.admin, &next.admin)),
+            ("[peers]", now.has_clients, differences(&old.peers, &next.peers)),
             ("[wasm]", now.has_host, differences(&old.wasm, &next.wasm)),
             ("[log]", now.has_log, differences(&old.log, &format)),
         ];
@@ -147,6 +148,7 @@ pub(super) fn in_force(now: Now<'_>, next: Config) -> Config {
     let mut config = next;
     config.http = old.http.clone();
     config.admin = old.admin.clone();
+    config.peers = old.peers.clone();
     config.log.format = old.log.format;
     if now.has_host {
         config.wasm = old.wasm.clone();

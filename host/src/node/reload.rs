@@ -209,7 +209,9 @@ impl Running {
                 let fills = new.host.as_ref()?.fills().clone();
                 let getter = Arc::clone(plugin) as Arc<dyn Getter>;
                 let metrics = self.metrics.group(name);
-                Some(Group::new(name, settings.cache.clone(), getter, fills, metrics))
+                let group = Group::new(name, settings.cache.clone(), getter, fills, metrics);
+                self.join_peers(&group);
+                Some(group)
             };
             // A plugin that is not there was an obstacle.
             groups.extend(known.or_else(made));

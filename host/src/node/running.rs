@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     config::{Config, Loaded, Reports},
-    group::{Group, Groups},
+    group::{Group, Groups, Peers},
     metrics::{Metrics, ReloadMetrics},
+    peer::Fleet,
     plugin::{self, Plugin, PluginHost, Swapped, Trigger},
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Running {
     pub(super) hooks: Hooks,
     pub(super) has_clients: bool,
     pub(super) has_operators: bool,
+    /// The nodes that share the keys, where there are any.
+    pub(super) fleet: Option<Arc<Fleet>>,
     /// `None` once the node stops: no reload that is still under way brings back what
     /// has been let go.
     parts: Mutex<Option<Parts>>,
@@ -91,6 +94,7 @@ impl Running {
     pub(super) fn new(
         (config, base_dir): (Config, &Path),
         natives: Vec<Arc<Group>>,
+        fleet: Option<Arc<Fleet>>,
         (has_clients, has_operators): (bool, bool),
         hooks: Hooks,
         metrics: Metrics,
@@ -112,11 +116,19 @@ impl Running {
             hooks,
             has_clients,
             has_operators,
+            fleet,
             parts: Mutex::new(Some(parts)),
             turn: TurnMutex::default(),
             places: Arc::new(Semaphore::new(RELOADS_MAX)),
             last: Mutex::new(Value::Null),
         })
+    }
+
+    /// Has `group` ask other nodes for the keys that they own.
+    pub(super) fn join_peers(&self, group: &Group) {
+        if let Some(fleet) = &self.fleet {
+            group.join_peers(Arc::clone(fleet) as Arc<dyn Peers>, self.metrics.peers(group.name()));
+        }
     }
 
     /// What the node is made of at this moment.

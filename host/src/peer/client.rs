@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 const IDLE_MAX: usize = 64;
 
 /// How long they are kept: less than Go's servers do by default.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Bytes of an error's text that are read.
 const ERROR_MAX: usize = 4 << 10;

@@ -20,9 +20,7 @@ mod health;
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use thiserror::Error;
 use tokio::{runtime::Handle, time::Instant};
-use url::Url;
 
 pub use family::Family;
 
@@ -31,7 +29,10 @@ use self::{
     health::Peer,
 };
 use crate::{
-    config,
+    config::{
+        self,
+        peers::{BadPeer, authority},
+    },
     group::{Asked, BoxFuture, Peers, Question},
     ring::{Node, Ring},
 };
@@ -39,16 +40,6 @@ use crate::{
 /// How many nodes are asked for a key one after the other: its owner and one stand-in, so
 /// that the keys of a dead node are filled once and not on every node.
 const ASKED_MAX: usize = 2;
-
-/// A peer that is not one.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{url:?} is no base URL of a peer: {reason}")]
-pub struct BadPeer {
-    /// What was given.
-    pub url: String,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
 
 /// The nodes that share the keys with this one.
 pub struct Fleet {
@@ -81,8 +72,9 @@ impl Fleet {
             .chain(settings.groupcache.iter().map(|url| (url, false)))
         {
             let authority = authority(url)?;
-            members.push(Node::new(family.name(url, &authority)));
-            peers.push((!is_me).then(|| Arc::new(Peer::new(authority, family.dialect()))));
+            members.push(Node::new(family.name(url, authority)));
+            let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect()));
+            peers.push((!is_me).then(peer));
         }
         Ok(Arc::new(Self {
             members: ArcSwap::from_pointee(Members {
@@ -127,49 +119,5 @@ impl Peers for Fleet {
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Asked> {
         Box::pin(self.ask_in_turn(question))
-    }
-}
-
-/// Checks a base URL of a peer, and says which host and port it names.
-///
-/// # Errors
-/// It is not one.
-pub fn authority(url: &str) -> Result<String, BadPeer> {
-    let bad = |reason| BadPeer { url: url.to_owned(), reason };
-    let parsed = Url::parse(url).map_err(|_| bad("write it as http://10.0.0.5:9080"))?;
-    if parsed.scheme() != "http" {
-        return Err(bad("peers of the family are reached over http"));
-    }
-    let rest = url.strip_prefix("http://").ok_or(bad("write http:// in small letters"))?;
-    // The ring is made of these texts: two that differ by a slash are two peers.
-    if rest.contains(['/', '?', '#', '@']) {
-        return Err(bad("it ends with the port: no path, no slash, no user"));
-    }
-    if parsed.port().is_none() {
-        return Err(bad("name the port, as in http://10.0.0.5:9080"));
-    }
-    Ok(rest.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_is_a_base_url_and_nothing_more() {
-        assert_eq!(authority("http://10.0.0.5:9080"), Ok("10.0.0.5:9080".to_owned()));
-        assert_eq!(authority("http://[fd00::5]:9080"), Ok("[fd00::5]:9080".to_owned()));
-        for bad in [
-            "10.0.0.5:9080",
-            "https://10.0.0.5:9080",
-            "HTTP://10.0.0.5:9080",
-            "http://10.0.0.5:9080/",
-            "http://10.0.0.5:9080/_groupcache/",
-            "http://10.0.0.5",
-            "http://me@10.0.0.5:9080",
-            "",
-        ] {
-            assert!(authority(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +32,8 @@ use tokio::{
 use super::{
     super::{body::ReplyBody, problem::Problem, target::TargetError},
     Times,
-    handler::{Handler, Reply},
+    answers::Answers,
+    handler::Reply,
     wire::{Phase, Wire},
 };
 
@@ -48,12 +50,12 @@ const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// this future.
 pub(super) async fn serve(
     socket: TcpStream,
-    handler: Handler,
+    answers: Arc<dyn Answers>,
     http1: &http1::Builder,
     times: Times,
     is_draining: impl Fn() -> bool,
 ) {
-    let wire = Wire::new(socket, handler);
+    let wire = Wire::new(socket, answers);
     let requests = Requests(wire.clone());
     let mut connection = pin!(http1.serve_connection(TokioIo::new(wire.clone()), requests));
     let mut clock = Clock::new(times);
@@ -148,16 +150,20 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let handler = self.0.handler();
+        let answers = self.0.answers();
         let has_fragment = self.0.begin();
         let (head, body) = request.into_parts();
         let reply = if !body.is_end_stream() {
-            refuse_body(handler.clone(), head, body)
+            if answers.takes_body(&head) {
+                answers.receive(head, body)
+            } else {
+                refuse_body(Arc::clone(answers), head, body)
+            }
         } else if has_fragment {
             let is_head = head.method == Method::HEAD;
-            handler.refuse(&TargetError::Fragment.into(), head.headers, is_head).into()
+            answers.refuse(&TargetError::Fragment.into(), head.headers, is_head).into()
         } else {
-            handler.respond(head)
+            answers.respond(head)
         };
         Answer { reply, wire: self.0.clone() }
     }
@@ -182,7 +188,11 @@ impl Future for Answer {
 }
 
 /// Refuses a request for having a body, and ends the connection.
-fn refuse_body(handler: Handler, head: ::http::request::Parts, mut body: Incoming) -> Reply {
+fn refuse_body(
+    answers: Arc<dyn Answers>,
+    head: ::http::request::Parts,
+    mut body: Incoming,
+) -> Reply {
     let is_head = head.method == Method::HEAD;
     // Whoever asks first is told before it sends anything.
     let is_coming = !head.headers.contains_key(EXPECT);
@@ -202,7 +212,7 @@ fn refuse_body(handler: Handler, head: ::http::request::Parts, mut body: Incomin
         }
         let problem =
             if takes_none { Problem::body() } else { Problem::method(super::handler::ALLOW) };
-        let mut response = handler.refuse(&problem, head.headers, is_head);
+        let mut response = answers.refuse(&problem, head.headers, is_head);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }))

@@ -1,8 +1,8 @@
 //! From a request to its reply.
 //!
-//! [`Handler::answer`] is the whole of a plain hit: the key is a slice of the path, the
+//! Its `answer` is the whole of a plain hit: the key is a slice of the path, the
 //! reply is written as text, and a large body is the value where memory holds it.
-//! [`Handler::respond`] is for all else. Only a miss makes a future, which waits for
+//! `respond` is for all else. Only a miss makes a future, which waits for
 //! the fill and ends at the request's deadline.
 
 use std::{
@@ -27,6 +27,7 @@ use super::{
         problem::Problem,
         target::{self, Target},
     },
+    answers::Answers,
     head::Limits,
     quick,
     wire::Unsent,
@@ -99,15 +100,14 @@ impl Handler {
             request_timeout: settings.request_timeout,
         }
     }
+}
 
-    /// What a head may have to be answered by [`Handler::answer`].
-    pub(super) fn limits(&self) -> Limits {
+impl Answers for Handler {
+    fn limits(&self) -> Limits {
         Limits { headers_max: self.headers_max, url_max: self.url_max }
     }
 
-    /// Writes the reply to a plain `GET` of `path`, if memory has an answer. The path is
-    /// within the limits and holds neither query nor fragment.
-    pub(super) fn answer(&self, path: &str, unsent: &mut Unsent) -> bool {
+    fn answer(&self, path: &str, unsent: &mut Unsent) -> bool {
         let Ok(Target { group: name, key }) = target::parse_path(path) else { return false };
         let Some(group) = self.groups.get(&name) else { return false };
         match group.recall(&key) {
@@ -125,8 +125,7 @@ impl Handler {
         true
     }
 
-    /// The reply to a request without a body.
-    pub(crate) fn respond(&self, head: Parts) -> Reply {
+    fn respond(&self, head: Parts) -> Reply {
         let Parts { method, uri, headers, .. } = head;
         let is_head = method == Method::HEAD;
         if let Some(problem) = self.over_limit(&uri, &headers) {
@@ -156,6 +155,18 @@ impl Handler {
         }))
     }
 
+    fn refuse(
+        &self,
+        problem: &Problem,
+        mut headers: HeaderMap,
+        is_head: bool,
+    ) -> Response<ReplyBody> {
+        headers.clear();
+        self.count(problem.reply(headers, is_head))
+    }
+}
+
+impl Handler {
     fn over_limit(&self, uri: &Uri, headers: &HeaderMap) -> Option<Problem> {
         if uri.path_and_query().is_some_and(|path| path.as_str().len() > self.url_max) {
             return Some(Problem::url(self.url_max));
@@ -215,17 +226,6 @@ impl Handler {
     fn purged(&self, mut headers: HeaderMap) -> Response<ReplyBody> {
         headers.clear();
         self.reply(StatusCode::NO_CONTENT, headers, ReplyBody::empty())
-    }
-
-    /// The reply that refuses a request, whose `headers` are given.
-    pub(crate) fn refuse(
-        &self,
-        problem: &Problem,
-        mut headers: HeaderMap,
-        is_head: bool,
-    ) -> Response<ReplyBody> {
-        headers.clear();
-        self.count(problem.reply(headers, is_head))
     }
 
     fn reply(

@@ -1,10 +1,10 @@
-//! The front for clients: `GET`, `HEAD` and `DELETE` of `/{group}/{key…}`.
+//! The fronts for clients, `GET`, `HEAD` and `DELETE` of `/{group}/{key…}`, and for peers.
 //!
 //! Each serving thread has a runtime and a listener of its own, so that a hit is
 //! answered on the core that received it (`thread`). A connection (`connection`)
 //! speaks HTTP/1.1 through hyper, over a `wire` that answers plain hits before hyper
-//! reads them (`head`, `quick`) and gathers replies. Everything else becomes a
-//! reply in `handler`.
+//! reads them (`head`, `quick`) and gathers replies. What is said to a request is up to
+//! the surface (`answers`): `handler` for clients, `peers` for other nodes.
 //!
 //! Invariants:
 //! - a hit is answered in the poll that read it: no other task, thread or timer;
@@ -16,10 +16,12 @@
 //!
 //! There is no authentication here, and no HTTP/2 or TLS: a proxy in front has those.
 
+mod answers;
 mod connection;
 mod handler;
 mod head;
 mod inbox;
+mod peers;
 mod quick;
 mod thread;
 mod wire;
@@ -35,11 +37,18 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 
 pub use handler::Handler;
+pub use peers::Manners;
 
 use super::{BindError, listen};
-use crate::{config, group::Groups, metrics::Metrics};
+use crate::{
+    config,
+    group::Groups,
+    metrics::{FrontMetrics, Metrics},
+};
+use answers::Answers;
+use peers::PeerHandler;
 
-/// The front for clients, bound to its address and not yet serving.
+/// A front, bound to its address and not yet serving.
 #[derive(Debug)]
 pub struct HttpFront {
     settings: config::Http,
@@ -70,14 +79,25 @@ enum Stop {
 impl HttpFront {
     /// Takes the address of `settings`, with a listener for each thread.
     pub fn bind(settings: &config::Http) -> Result<Self, BindError> {
+        Self::bind_as(settings, "[http] listen")
+    }
+
+    /// Takes the address for peers. All else is as for clients, but for a longer path:
+    /// there, keys are encoded once more.
+    pub fn bind_peers(peers: &config::Peers, http: &config::Http) -> Result<Self, BindError> {
+        let settings = config::Http { listen: peers.listen, ..http.clone() };
+        Self::bind_as(&settings, "[peers] listen")
+    }
+
+    fn bind_as(settings: &config::Http, setting: &'static str) -> Result<Self, BindError> {
         let threads = match settings.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let listeners = listen::bind(settings.listen, "[http] listen", threads)?;
+        let listeners = listen::bind(settings.listen, setting, threads)?;
         let address = listeners[0].local_addr().map_err(|source| BindError {
             address: settings.listen,
-            setting: "[http] listen",
+            setting,
             source,
         })?;
         Ok(Self { settings: settings.clone(), address, listeners })
@@ -88,10 +108,33 @@ impl HttpFront {
         self.address
     }
 
-    /// Starts the serving threads. Fails when the system has no room for another
-    /// thread or event queue; none is left running then.
+    /// Starts the serving threads for clients. Fails when the system has no room for
+    /// another thread or event queue; none is left running then.
     pub fn serve(self, groups: &Arc<Groups>, metrics: &Metrics) -> io::Result<Serving> {
         let metrics = metrics.front("http");
+        let handler = Handler::new(Arc::clone(groups), metrics.clone(), &self.settings);
+        self.start("http", &(Arc::new(handler) as Arc<dyn Answers>), &metrics)
+    }
+
+    /// Starts the serving threads for peers.
+    pub fn serve_peers(
+        self,
+        groups: &Arc<Groups>,
+        metrics: &Metrics,
+        manners: Manners,
+    ) -> io::Result<Serving> {
+        let metrics = metrics.front("peers");
+        let groups = Arc::clone(groups);
+        let handler = PeerHandler::new(groups, metrics.clone(), manners, &self.settings);
+        self.start("peers", &(Arc::new(handler) as Arc<dyn Answers>), &metrics)
+    }
+
+    fn start(
+        self,
+        surface: &'static str,
+        answers: &Arc<dyn Answers>,
+        metrics: &FrontMetrics,
+    ) -> io::Result<Serving> {
         let slots =
             Arc::new(Semaphore::new(self.settings.connections_max.min(Semaphore::MAX_PERMITS)));
         let (stop, told) = watch::channel(Stop::No);
@@ -102,13 +145,13 @@ impl HttpFront {
             let thread = thread::Thread {
                 listener,
                 settings: self.settings.clone(),
-                groups: Arc::clone(groups),
+                answers: Arc::clone(answers),
                 metrics: metrics.clone(),
                 slots: Arc::clone(&slots),
                 told: told.clone(),
             };
             let started = started.clone();
-            let builder = std::thread::Builder::new().name(format!("http-{index}"));
+            let builder = std::thread::Builder::new().name(format!("{surface}-{index}"));
             serving.threads.push(builder.spawn(move || thread.run(&started))?);
         }
         drop(started);

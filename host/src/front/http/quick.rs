@@ -19,7 +19,10 @@ use super::{
     },
     wire::Unsent,
 };
-use crate::value::{Hit, Value};
+use crate::{
+    value::{Hit, Value},
+    wire::Head,
+};
 
 thread_local! {
     static DATE: RefCell<Date> = const { RefCell::new(Date { second: 0, text: String::new() }) };
@@ -60,6 +63,23 @@ pub(super) fn write_hit(unsent: &mut Unsent, hit: Hit, content_type: &[u8]) {
     append_value(unsent, value);
 }
 
+/// Writes the reply to a peer's `GET` that memory answers: a message with a value in it.
+pub(super) fn write_message(unsent: &mut Unsent, before: Head, value: Value, after: Head) {
+    let text = &mut unsent.bytes;
+    text.extend_from_slice(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: ",
+    );
+    decimal(text, (before.as_ref().len() + value.body().len() + after.as_ref().len()) as u64);
+    finish(text);
+    text.extend_from_slice(before.as_ref());
+    if value.body().len() < super::wire::DIRECT_MIN {
+        text.extend_from_slice(value.body());
+        text.extend_from_slice(after.as_ref());
+    } else {
+        unsent.tail = Some(Chunk::Framed { value, after, at: 0 });
+    }
+}
+
 /// Writes a reply that was made for hyper.
 pub(super) fn write_response(unsent: &mut Unsent, response: Response<ReplyBody>) {
     let (head, body) = response.into_parts();
@@ -80,6 +100,7 @@ pub(super) fn write_response(unsent: &mut Unsent, response: Response<ReplyBody>)
     match body.into_chunk() {
         Some(Chunk::Text(body)) => text.extend_from_slice(&body),
         Some(Chunk::Value { value, .. }) => append_value(unsent, value),
+        Some(framed @ Chunk::Framed { .. }) => unsent.tail = Some(framed),
         None => {}
     }
 }

@@ -20,8 +20,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Stop, Times, connection, handler::Handler};
-use crate::{config, group::Groups, metrics::FrontMetrics};
+use super::{Stop, Times, answers::Answers, connection};
+use crate::{config, metrics::FrontMetrics};
 
 /// Wait after a failed accept, as when the process has no file descriptor left: time
 /// for connections to end, instead of a busy loop.
@@ -38,7 +38,7 @@ const BUFFER_MIN: usize = 8 * 1_024;
 pub(super) struct Thread {
     pub(super) listener: std::net::TcpListener,
     pub(super) settings: config::Http,
-    pub(super) groups: Arc<Groups>,
+    pub(super) answers: Arc<dyn Answers>,
     pub(super) metrics: FrontMetrics,
     /// Connections that may be open, over all threads.
     pub(super) slots: Arc<Semaphore>,
@@ -60,7 +60,7 @@ impl Thread {
     }
 
     async fn serve(self, started: &mpsc::SyncSender<io::Result<()>>) -> usize {
-        let Self { listener, settings, groups, metrics, slots, mut told } = self;
+        let Self { listener, settings, answers, metrics, slots, mut told } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -72,7 +72,6 @@ impl Thread {
         let _ = started.send(Ok(()));
 
         let times = Times::from(&settings);
-        let handler = Handler::new(groups, metrics.clone(), &settings);
         let http1 = Rc::new(protocol(&settings));
         let open = Rc::new(Open::default());
         loop {
@@ -82,11 +81,11 @@ impl Thread {
                 accepted = accept(&listener, &slots) => accepted,
             };
             let entry = Entry::new(&open, &metrics);
-            let (handler, http1) = (handler.clone(), Rc::clone(&http1));
+            let (answers, http1) = (Arc::clone(&answers), Rc::clone(&http1));
             spawn_local(async move {
                 entry.enroll().await;
                 let is_draining = || entry.open.is_draining.get();
-                connection::serve(socket, handler, &http1, times, is_draining).await;
+                connection::serve(socket, answers, &http1, times, is_draining).await;
                 drop((entry, slot));
             });
         }
@@ -103,7 +102,7 @@ impl Thread {
 }
 
 /// How hyper reads a connection. It counts all that stands before the body, and
-/// [`Handler`] its parts.
+/// the surface its parts.
 fn protocol(settings: &config::Http) -> http1::Builder {
     let head_max = settings
         .headers_max

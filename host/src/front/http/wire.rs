@@ -21,6 +21,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -32,7 +33,7 @@ use tokio::{
 
 use super::{
     super::body::Chunk,
-    handler::Handler,
+    answers::Answers,
     head::{Limits, Scan, scan},
     inbox::Inbox,
     quick,
@@ -88,7 +89,7 @@ struct Shared {
     socket: RefCell<TcpStream>,
     inbox: RefCell<Inbox>,
     unsent: RefCell<Unsent>,
-    handler: Handler,
+    answers: Arc<dyn Answers>,
     limits: Limits,
     stage: Cell<Stage>,
     phase: Cell<Phase>,
@@ -148,13 +149,13 @@ impl Unsent {
 }
 
 impl Wire {
-    pub(super) fn new(socket: TcpStream, handler: Handler) -> Self {
+    pub(super) fn new(socket: TcpStream, answers: Arc<dyn Answers>) -> Self {
         Self(Rc::new(Shared {
             socket: RefCell::new(socket),
             inbox: RefCell::default(),
             unsent: RefCell::default(),
-            limits: handler.limits(),
-            handler,
+            limits: answers.limits(),
+            answers,
             stage: Cell::new(Stage::Ours),
             phase: Cell::new(Phase::Idle),
             heads: Cell::new(0),
@@ -165,8 +166,8 @@ impl Wire {
         }))
     }
 
-    pub(super) fn handler(&self) -> &Handler {
-        &self.0.handler
+    pub(super) fn answers(&self) -> &Arc<dyn Answers> {
+        &self.0.answers
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -297,7 +298,7 @@ impl Wire {
     fn answer(&self, path: &str) -> bool {
         let mut unsent = self.0.unsent.borrow_mut();
         unsent.prepare();
-        self.0.handler.answer(path, &mut unsent)
+        self.0.answers.answer(path, &mut unsent)
     }
 
     /// Lets hyper read the head it was given, `left` bytes of which are in the inbox.

@@ -167,10 +167,10 @@ async fn a_purge_drops_hot_copies_and_what_is_on_its_way() {
             .collect();
         settle().await;
         if purge_all {
-            group.purge_all()
+            group.purge_all();
         } else {
-            _ = group.purge(b"r")
-        };
+            _ = group.purge(b"r");
+        }
         slow.gate.add_permits(1);
         for asked in asking {
             assert_eq!(asked.await.unwrap().unwrap().value.body(), b"old", "they asked before");
