@@ -24,6 +24,8 @@ pub(super) fn build(folder: &Path, tools: &Tools) -> Result<Vec<u8>, BuildError>
     compile
         // A library: it is called again and again, and has no `main`.
         .args(["-mexec-model=reactor", "-Os", "-Wall", "-Wextra", "-s"])
+        // Zig's own choice is 16 MiB, which every instance would take.
+        .arg("-Wl,-z,stack-size=1048576")
         .arg("-I")
         .arg(&bindings)
         .arg("-o")
