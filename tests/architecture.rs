@@ -28,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["value", "store", "flight", "failures"]),
     ("metrics", &["value", "store", "flight", "failures"]),
     ("group", &["value", "store", "flight", "failures", "sketch", "config", "metrics"]),
+    ("cluster", &["value", "breaker", "config", "metrics"]),
     ("plugin", BELOW_3),
     ("peer", BELOW_3),
     ("front", BELOW_3),

@@ -9,6 +9,7 @@
 //! - [`front`]: how requests get in: HTTP for clients, HTTP for operators.
 //! - [`peer`]: asks the node that owns a key; implements [`group::Peers`].
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
+//! - [`cluster`]: which other nodes there are: SWIM, sealed; publishes a view.
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`ring`]: who owns a key.
@@ -21,6 +22,7 @@
 pub mod node;
 pub mod workbench;
 
+pub mod cluster;
 pub mod front;
 pub mod peer;
 pub mod plugin;

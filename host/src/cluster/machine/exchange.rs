@@ -1,0 +1,252 @@
+//! What members ask one another over TCP, and the answers.
+//!
+//! ```text
+//! request   tag 1 · exchange 8 · asker's id · …
+//!   challenge   asked id · incarnation 2 · verdict 1
+//!   sync        asker's incarnation 2 · digests 8+8 · notes
+//!   push        notes
+//! reply     tag 1 · exchange 8 · …
+//!   alive       asked id · incarnation 2
+//!   equal
+//!   notes       digests 8+8 · notes
+//! notes     members 4+n · records 4+(2+n)
+//! ```
+//!
+//! Invariants:
+//! - a reply names the exchange that it belongs to, and is sealed: it cannot be taken for
+//!   the answer to anything else;
+//! - reading takes memory in proportion to the bytes that are there, whatever they claim.
+
+use bytes::{Buf, BufMut};
+use foca::Member;
+
+use super::{
+    codec::{Malformed, get_member, put_member},
+    identity::Id,
+    meta::RECORD_MAX,
+};
+
+/// The longest reply, sealed.
+pub const REPLY_MAX: usize = 4 * 1024 * 1024;
+/// The longest request, sealed. Anybody may send one, so it is shorter.
+pub const REQUEST_MAX: usize = 256 * 1024;
+/// What members and records may take of a request.
+const PUSHED_MAX: usize = REQUEST_MAX - 1_024;
+/// Members that are told of at once.
+pub(super) const MEMBERS_MAX: usize = 10_000;
+
+/// What the asker thinks of whom it challenges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be down.
+    Suspect,
+    /// It is down: it must begin a new life.
+    Down,
+}
+
+/// Digests of whom a node takes for alive, and of what it knows of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Digests {
+    pub(super) members: u64,
+    pub(super) records: u64,
+}
+
+/// What a node knows, or a part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    pub(super) members: Vec<Member<Id>>,
+    pub(super) records: Vec<Vec<u8>>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// The number of the exchange, which the reply repeats.
+    pub(super) exchange: u64,
+    /// Who asks.
+    pub(super) from: Id,
+    pub(super) question: Question,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Are you still there?
+    Challenge { asked: Id, incarnation: u16, verdict: Verdict },
+    /// Do we know the same? The notes are what the asker wants to be known at once: itself.
+    Sync { incarnation: u16, digests: Digests, notes: Notes },
+    /// This is what you did not know.
+    Push { notes: Notes },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) exchange: u64,
+    pub(super) answer: Answer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// I am: this is who I am now, after I have refuted.
+    Alive { id: Id, incarnation: u16 },
+    /// We know the same; or, to a push, thank you.
+    Equal,
+    /// We do not: this is what I know.
+    Notes { digests: Digests, notes: Notes },
+}
+
+impl Request {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut to = Vec::new();
+        let tag = match self.question {
+            Question::Challenge { .. } => 0,
+            Question::Sync { .. } => 1,
+            Question::Push { .. } => 2,
+        };
+        to.put_u8(tag);
+        to.put_u64(self.exchange);
+        self.from.encode(&mut to);
+        match &self.question {
+            Question::Challenge { asked, incarnation, verdict } => {
+                asked.encode(&mut to);
+                to.put_u16(*incarnation);
+                to.put_u8(u8::from(*verdict == Verdict::Down));
+            }
+            Question::Sync { incarnation, digests, notes } => {
+                to.put_u16(*incarnation);
+                digests.encode(&mut to);
+                notes.encode(&mut to);
+            }
+            Question::Push { notes } => notes.encode(&mut to),
+        }
+        to
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        let from = &mut bytes;
+        let tag = from.try_get_u8()?;
+        let exchange = from.try_get_u64()?;
+        let asker = Id::decode(from)?;
+        let question = match tag {
+            0 => Question::Challenge {
+                asked: Id::decode(from)?,
+                incarnation: from.try_get_u16()?,
+                verdict: match from.try_get_u8()? {
+                    0 => Verdict::Suspect,
+                    1 => Verdict::Down,
+                    _ => return Err(Malformed),
+                },
+            },
+            1 => Question::Sync {
+                incarnation: from.try_get_u16()?,
+                digests: Digests::decode(from)?,
+                notes: Notes::decode(from)?,
+            },
+            2 => Question::Push { notes: Notes::decode(from)? },
+            _ => return Err(Malformed),
+        };
+        Ok(Self { exchange, from: asker, question })
+    }
+}
+
+impl Reply {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut to = Vec::new();
+        let tag = match self.answer {
+            Answer::Alive { .. } => 0,
+            Answer::Equal => 1,
+            Answer::Notes { .. } => 2,
+        };
+        to.put_u8(tag);
+        to.put_u64(self.exchange);
+        match &self.answer {
+            Answer::Alive { id, incarnation } => {
+                id.encode(&mut to);
+                to.put_u16(*incarnation);
+            }
+            Answer::Equal => {}
+            Answer::Notes { digests, notes } => {
+                digests.encode(&mut to);
+                notes.encode(&mut to);
+            }
+        }
+        to
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        let from = &mut bytes;
+        let tag = from.try_get_u8()?;
+        let exchange = from.try_get_u64()?;
+        let answer = match tag {
+            0 => Answer::Alive { id: Id::decode(from)?, incarnation: from.try_get_u16()? },
+            1 => Answer::Equal,
+            2 => Answer::Notes { digests: Digests::decode(from)?, notes: Notes::decode(from)? },
+            _ => return Err(Malformed),
+        };
+        Ok(Self { exchange, answer })
+    }
+}
+
+impl Digests {
+    fn encode(self, to: &mut Vec<u8>) {
+        to.put_u64(self.members);
+        to.put_u64(self.records);
+    }
+
+    fn decode(from: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self { members: from.try_get_u64()?, records: from.try_get_u64()? })
+    }
+}
+
+impl Notes {
+    /// Takes out what does not fit into a request: the rest goes with the next one.
+    pub(super) fn cut(&mut self) {
+        let mut room = PUSHED_MAX;
+        let mut fits = |len: usize| {
+            let left = room.checked_sub(len);
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        self.members.retain(|member| fits(member.id().encoded_len() + 3));
+        self.records.retain(|record| fits(record.len() + 2));
+    }
+
+    fn encode(&self, to: &mut Vec<u8>) {
+        to.put_u32(count(self.members.len()));
+        for member in &self.members {
+            put_member(member, to);
+        }
+        to.put_u32(count(self.records.len()));
+        for record in &self.records {
+            to.put_u16(u16::try_from(record.len()).unwrap_or(0));
+            to.put_slice(record);
+        }
+    }
+
+    fn decode(from: &mut &[u8]) -> Result<Self, Malformed> {
+        let members = bounded(from.try_get_u32()?)?;
+        // Not with capacity: the count is only a claim.
+        let members = (0..members).map(|_| get_member(&mut *from)).collect::<Result<_, _>>()?;
+        let records = bounded(from.try_get_u32()?)?;
+        let records = (0..records)
+            .map(|_| {
+                let len = usize::from(from.try_get_u16()?);
+                let (record, rest) = from.split_at_checked(len).ok_or(Malformed)?;
+                *from = rest;
+                if len > RECORD_MAX { Err(Malformed) } else { Ok(record.to_vec()) }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { members, records })
+    }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn bounded(count: u32) -> Result<u32, Malformed> {
+    if count as usize > 2 * MEMBERS_MAX { Err(Malformed) } else { Ok(count) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use foca::State;
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::machine::{
+    NodeId, codec,
+    meta::{Meta, Record, Subject},
+};
+
+fn id(number: u8) -> Id {
+    let addr = if number.is_multiple_of(3) {
+        format!("[2001:db8::{number:x}]:{number}").parse().unwrap()
+    } else {
+        ([10, 0, 0, number], 9999).into()
+    };
+    Id::new(addr, u64::from(number) << 20, NodeId(u64::from(number)))
+}
+
+fn record(number: u8) -> Vec<u8> {
+    let meta = Meta {
+        peer: id(number).addr,
+        weight: 100,
+        zone: "b".repeat(usize::from(number % 40)),
+        version: "0.1".to_owned(),
+        ring: 1,
+        plugins: vec![2; usize::from(number % 9)],
+        state: crate::cluster::State::Serving,
+    };
+    let subject = Subject::from(&id(number));
+    Record { subject, epoch: 5, version: 6, meta: meta.into(), keys: vec![7] }.encode()
+}
+
+fn notes(count: u8) -> Notes {
+    let states = [State::Alive, State::Suspect, State::Down];
+    let member = |it: u8| Member::new(id(it), u16::from(it), states[usize::from(it) % 3]);
+    Notes { members: (1..=count).map(member).collect(), records: (1..=count).map(record).collect() }
+}
+
+fn requests() -> Vec<Request> {
+    let digests = Digests { members: 1, records: 2 };
+    let questions = [
+        Question::Challenge { asked: id(2), incarnation: 3, verdict: Verdict::Down },
+        Question::Sync { incarnation: 4, digests, notes: notes(1) },
+        Question::Push { notes: notes(40) },
+    ];
+    questions.map(|question| Request { exchange: 9, from: id(1), question }).into()
+}
+
+fn replies() -> Vec<Reply> {
+    let digests = Digests { members: 1, records: 2 };
+    let answers = [
+        Answer::Alive { id: id(3), incarnation: 4 },
+        Answer::Equal,
+        Answer::Notes { digests, notes: notes(40) },
+    ];
+    answers.map(|answer| Reply { exchange: u64::MAX, answer }).into()
+}
+
+#[test]
+fn requests_and_replies_come_back_and_are_refused_when_cut() {
+    for request in requests() {
+        let bytes = request.encode();
+        assert_eq!(Request::decode(&bytes), Ok(request));
+        assert!((0..bytes.len()).all(|end| Request::decode(&bytes[..end]).is_err()));
+    }
+    for reply in replies() {
+        let bytes = reply.encode();
+        assert_eq!(Reply::decode(&bytes), Ok(reply));
+        assert!((0..bytes.len()).all(|end| Reply::decode(&bytes[..end]).is_err()));
+    }
+}
+
+#[test]
+fn a_count_that_is_only_claimed_takes_no_memory() {
+    for request in requests().into_iter().skip(2) {
+        let mut bytes = request.encode();
+        // The count of members, after the tag, the exchange and the asker.
+        let at = 1 + 8 + id(1).encoded_len();
+        bytes[at..at + 4].copy_from_slice(&20_000_u32.to_be_bytes());
+        assert_eq!(Request::decode(&bytes), Err(Malformed));
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(Request::decode(&bytes), Err(Malformed));
+    }
+}
+
+#[test]
+fn notes_of_any_length_are_cut_to_what_a_request_may_have() {
+    let mut all = notes(200);
+    for _ in 0..5 {
+        all.members.extend(all.members.clone());
+        all.records.extend(all.records.clone());
+    }
+    all.cut();
+    let asked = Request { exchange: 1, from: id(3), question: Question::Push { notes: all } };
+    let len = asked.encode().len();
+    assert!((REQUEST_MAX - 2_000..REQUEST_MAX - 100).contains(&len), "{len} bytes");
+}
+
+/// Everything that reads what came from the network.
+fn read_all(bytes: &[u8]) {
+    let _ = Request::decode(bytes);
+    let _ = Reply::decode(bytes);
+    let _ = Record::decode(bytes);
+    if let Ok((_, members)) = codec::peek(bytes) {
+        assert!(members.count() <= bytes.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_panic_nowhere(bytes: Vec<u8>, tag in 0..12_u8) {
+        read_all(&bytes);
+        let tagged: Vec<u8> = std::iter::once(tag).chain(bytes).collect();
+        read_all(&tagged);
+    }
+
+    #[test]
+    fn changed_bytes_panic_nowhere(
+        which in 0..7_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut valid: Vec<Vec<u8>> = requests().iter().map(Request::encode).collect();
+        valid.extend(replies().iter().map(Reply::encode));
+        valid.push(record(200));
+        let mut bytes = valid.swap_remove(which);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        read_all(&bytes);
+        bytes.truncate(cut.index(bytes.len()));
+        read_all(&bytes);
+    }
+}

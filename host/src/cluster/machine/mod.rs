@@ -1,0 +1,627 @@
+//! Membership as a state machine: foca's SWIM, and all that a cluster needs beside it.
+//!
+//! [`Machine::handle`] takes what happened and the time, and says what is to be done. It
+//! has no socket, no clock, no task and no randomness but its seed's, so that the node and
+//! a simulator drive the same code and a run can be repeated exactly.
+//!
+//! # Layout
+//! - `identity`, `codec`, `envelope`, `replay`: who members are, and their datagrams;
+//! - `exchange`: what is asked over TCP; `challenge`: is it still there, `notes`: what do you
+//!   know;
+//! - `meta`, `records`: what members say of themselves;
+//! - `swim`: foca and its timers, `tuning`, `health`, `timers`, `effects`: what it is given;
+//! - `join`, `tombstones`: finding members again, forgetting them;
+//! - `rivals`, `leave`: when this node has to go, and how it goes;
+//! - `gate`, `publish`: what the rest of the node is told.
+//!
+//! Invariants:
+//! - nothing reaches foca, or changes anything, that was not sealed with a key of the
+//!   cluster; and nothing that was not is answered;
+//! - foca's suspicions are followed up only while they hold (F1);
+//! - a node that is alone never stops trying not to be;
+//! - whatever is kept is bounded by the members, and they by a constant.
+
+mod challenge;
+mod codec;
+mod effects;
+mod envelope;
+mod exchange;
+mod gate;
+mod health;
+mod identity;
+mod join;
+mod leave;
+mod meta;
+mod notes;
+mod publish;
+mod records;
+mod replay;
+mod rivals;
+mod swim;
+mod timers;
+mod tombstones;
+mod tuning;
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use foca::Foca;
+
+pub use codec::{Codec, CodecError, Malformed};
+pub use envelope::{Channel, DATAGRAM_MAX, Envelope, OVERHEAD, Opened, PAYLOAD_MAX, Rejection};
+pub use exchange::{REPLY_MAX, REQUEST_MAX};
+pub use identity::{Id, NodeId};
+pub use meta::{Meta, PLUGINS_MAX, RECORD_MAX, State, TEXT_MAX};
+pub use tuning::Tuning;
+
+use challenge::Challenges;
+use effects::{Dice, Effects};
+use gate::Gate;
+use health::Health;
+use join::Join;
+use meta::{Record, Subject};
+use notes::Syncs;
+use publish::Publisher;
+use records::Shared;
+use rivals::Rivals;
+use timers::{Timer, Timers};
+use tombstones::Tombstones;
+
+use super::{Keys, View};
+
+/// Timers that are followed in one go, so that packets are not kept waiting by them.
+const TIMERS_AT_ONCE: usize = 64;
+/// An exchange that nobody has ended after this was lost by whoever drives the machine.
+const EXCHANGE_MAX: Duration = Duration::from_mins(1);
+/// Exchanges under way. More are not begun.
+const EXCHANGES_MAX: usize = 128;
+
+/// What a machine begins with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The cluster's name; nodes of other clusters are not heard.
+    pub cluster: String,
+    /// The cluster's keys.
+    pub keys: Keys,
+    /// Who this node is. Its generation must be above all that it has had.
+    pub id: Id,
+    /// A random number that no other start of any node has drawn.
+    pub boot: u64,
+    /// What all its randomness comes from.
+    pub seed: u64,
+    /// What it says of itself.
+    pub meta: Meta,
+    /// The protocol's numbers.
+    pub tuning: Tuning,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A datagram came.
+    Datagram {
+        /// From where, for the log alone.
+        from: SocketAddr,
+        /// As it came.
+        bytes: &'a [u8],
+    },
+    /// Time has passed: [`Machine::next_wake`] came.
+    Tick,
+    /// Somebody asks over TCP. To be answered as [`Output::Respond`] says.
+    Request {
+        /// The driver's name for the connection.
+        token: u64,
+        /// From where, for the log alone.
+        from: SocketAddr,
+        /// As it came.
+        bytes: &'a [u8],
+    },
+    /// The answer to an [`Output::Open`].
+    Reply {
+        /// Which.
+        exchange: u64,
+        /// As it came.
+        bytes: &'a [u8],
+    },
+    /// The host of an [`Output::Open`] is there, and nobody listens.
+    Refused {
+        /// Which.
+        exchange: u64,
+    },
+    /// An [`Output::Open`] came to nothing in any other way: nobody answered in time.
+    Failed {
+        /// Which.
+        exchange: u64,
+    },
+    /// The node wants something.
+    Command(Command),
+}
+
+/// What the node may want.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// These addresses may be members. They replace those named before; none is left out
+    /// of the cluster for not being among them.
+    Candidates(Vec<SocketAddr>),
+    /// This is what the node says of itself now.
+    Describe(Meta),
+    /// The same but for the state, which is now this.
+    SetState(State),
+    /// The member did not answer on its peer port. It is asked whether it is there.
+    Doubt(NodeId),
+    /// Other keys. A new one seals as soon as all members have it.
+    SetKeys(Keys),
+    /// Go: drain, tell everybody, and stop.
+    Leave,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// As it is.
+        bytes: Vec<u8>,
+    },
+    /// Connect by TCP, send a frame, wait for one, and report it with
+    /// [`Input::Reply`], [`Input::Refused`] or [`Input::Failed`].
+    Open {
+        /// To be reported.
+        exchange: u64,
+        /// Where to.
+        to: SocketAddr,
+        /// The frame.
+        bytes: Vec<u8>,
+        /// For all of it.
+        timeout: Duration,
+    },
+    /// End what [`Input::Request`] brought.
+    Respond {
+        /// The driver's name for the connection.
+        token: u64,
+        /// The frame to answer with; `None`: close it without a word.
+        bytes: Option<Vec<u8>>,
+    },
+    /// The cluster looks different now.
+    View(Arc<View>),
+    /// The node has a new generation, to be written down before it is restarted.
+    Generation(u64),
+    /// Something for the log.
+    Event(Event),
+    /// The node has left; nothing more will come.
+    Left,
+}
+
+/// Something that somebody may want to read about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A member was found.
+    Up(Id),
+    /// A member is dead, or has left.
+    Down {
+        /// Which.
+        id: Id,
+        /// Whether it said so itself.
+        has_left: bool,
+    },
+    /// This node is in touch with others.
+    Joined,
+    /// This node is in touch with nobody, and looks for others.
+    Alone,
+    /// Others took this node for dead; it goes on in a new life.
+    Renewed(Id),
+    /// A member answers by TCP and not by UDP: something filters datagrams.
+    UdpDegraded(SocketAddr),
+    /// A packet was not believed. Whoever logs these must bound them.
+    Rejected {
+        /// From where.
+        from: SocketAddr,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A member builds its ring by other parameters and is left out of ours.
+    OtherRing(NodeId),
+    /// Two members have the same name; one of them is left out.
+    SameName(NodeId),
+    /// Another node insists that it is at this node's address: this one leaves.
+    AddressTaken(NodeId),
+    /// The new key does not seal yet, since these do not have it.
+    KeyWaits(Vec<NodeId>),
+    /// The new key seals from now on.
+    KeyTurned,
+    /// The machine was woken this much too late.
+    Lag(Duration),
+}
+
+/// What has been counted since the start; only ever more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Counters {
+    pub datagrams_in: u64,
+    pub datagrams_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub rejected_length: u64,
+    pub rejected_version: u64,
+    pub rejected_key: u64,
+    pub rejected_seal: u64,
+    pub rejected_replay: u64,
+    pub rejected_malformed: u64,
+    pub probes_failed: u64,
+    pub suspicions_dropped: u64,
+    pub challenges: u64,
+    pub challenges_answered: u64,
+    pub challenges_refused: u64,
+    pub challenges_failed: u64,
+    pub syncs: u64,
+    pub syncs_equal: u64,
+    pub syncs_failed: u64,
+    pub renewals: u64,
+    pub members_down: u64,
+    pub lags: u64,
+    pub swim_errors: u64,
+}
+
+/// How much a machine keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Sizes {
+    pub members: usize,
+    pub down: usize,
+    pub timers: usize,
+    pub senders: usize,
+    pub exchanges: usize,
+    pub records: usize,
+    pub updates_backlog: usize,
+    pub broadcasts_backlog: usize,
+}
+
+type Swim = Foca<Id, Codec, Dice, Shared>;
+
+/// Membership of one node; see the [module](self).
+pub struct Machine {
+    tuning: Tuning,
+    foca: Swim,
+    effects: Effects,
+    envelope: Envelope,
+    /// The keys that we were told to have, which may be waiting for the others.
+    wanted_keys: Keys,
+    timers: Timers,
+    health: Health,
+    records: Shared,
+    own: Record,
+    join: Join,
+    exchanges: HashMap<u64, Exchange>,
+    challenges: Challenges,
+    syncs: Syncs,
+    tombstones: Tombstones,
+    rivals: Rivals,
+    gate: Gate,
+    publisher: Publisher,
+    phase: Phase,
+    /// The members for which foca and the envelope are sized.
+    sized_for: usize,
+    counters: Counters,
+    dice: fastrand::Rng,
+    /// The time of the call under way. It never goes back.
+    now: Duration,
+    /// Up to when timers that came late have been taken for late.
+    lag_noted: Duration,
+    out: Vec<Output>,
+}
+
+/// Whether the node is a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Member,
+    /// It has told everybody that it will leave.
+    Farewell,
+    /// It has left, and says so this many times more.
+    Gone(u8),
+}
+
+/// Something that was asked over TCP.
+#[derive(Debug)]
+struct Exchange {
+    to: SocketAddr,
+    since: Duration,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    Challenge(challenge::Cause),
+    Sync,
+    Push,
+}
+
+impl Machine {
+    /// A node that starts at `now`. It does nothing before its first [`Machine::handle`].
+    pub fn new(setup: Setup, now: Duration) -> Self {
+        let Setup { cluster, keys, id, boot, seed, meta, tuning } = setup;
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let records = Shared::new(Subject::from(&id));
+        let own = Record {
+            subject: Subject::from(&id),
+            epoch: id.generation,
+            version: 1,
+            meta: Arc::new(meta),
+            keys: keys.iter().map(super::keys::Key::fingerprint).collect(),
+        };
+        let config = tuning::config(&tuning, 1);
+        let swim_dice = Dice(fastrand::Rng::with_seed(dice.u64(..)));
+        let foca = Foca::with_custom_broadcast(id, config, swim_dice, Codec, records.clone());
+        let mut machine = Self {
+            tuning,
+            foca,
+            effects: Effects::default(),
+            envelope: Envelope::new(&cluster, keys.clone(), boot),
+            wanted_keys: keys,
+            timers: Timers::default(),
+            health: Health::default(),
+            records,
+            own,
+            join: Join::default(),
+            exchanges: HashMap::new(),
+            challenges: Challenges::default(),
+            syncs: Syncs::default(),
+            tombstones: Tombstones::default(),
+            rivals: Rivals::default(),
+            gate: Gate::default(),
+            publisher: Publisher::new(now),
+            phase: Phase::Member,
+            sized_for: 1,
+            counters: Counters::default(),
+            dice,
+            now,
+            lag_noted: now,
+            out: Vec::new(),
+        };
+        machine.set_off();
+        machine
+    }
+
+    /// Takes in what happened at `now`, a time since any fixed moment; says what to do.
+    pub fn handle(&mut self, input: Input<'_>, now: Duration) -> Vec<Output> {
+        self.now = self.now.max(now);
+        self.notice_lag();
+        match input {
+            Input::Datagram { from, bytes } => self.datagram(from, bytes),
+            Input::Tick => self.tick(),
+            Input::Request { token, from, bytes } => self.request(token, from, bytes),
+            Input::Reply { exchange, bytes } => self.reply(exchange, bytes),
+            Input::Refused { exchange } => self.ended(exchange, End::Refused),
+            Input::Failed { exchange } => self.ended(exchange, End::Failed),
+            Input::Command(command) => self.command(command),
+        }
+        self.follow_up();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is wanted next, if nothing else happens before.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.timers.next_due()
+    }
+
+    /// Who this node is now.
+    pub fn id(&self) -> Id {
+        *self.foca.identity()
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How bad this node takes itself to be, from 0 (well) to 7.
+    pub fn health(&self) -> u32 {
+        self.health.level()
+    }
+
+    /// How much it keeps.
+    pub fn sizes(&self) -> Sizes {
+        let known = self.foca.iter_membership_state().len();
+        Sizes {
+            members: self.foca.num_members(),
+            down: known - self.foca.num_members(),
+            timers: self.timers.len(),
+            senders: self.envelope.senders(),
+            exchanges: self.exchanges.len(),
+            records: self.records.lock().iter().count(),
+            updates_backlog: self.foca.updates_backlog(),
+            broadcasts_backlog: self.foca.custom_broadcast_backlog(),
+        }
+    }
+
+    /// The members that it takes for alive, itself apart.
+    pub fn members(&self) -> impl Iterator<Item = Id> {
+        self.foca.iter_members().map(|member| *member.id())
+    }
+
+    /// Sets the timers that go round for ever.
+    fn set_off(&mut self) {
+        let own = self.own.clone();
+        self.say(own);
+        for timer in [Timer::Join, Timer::Publish] {
+            self.timers.set(self.now, timer);
+        }
+        self.set_jittered(self.tuning.rejoin, Timer::Rejoin);
+        self.set_jittered(self.tuning.sync, Timer::Sync);
+        self.timers.set(self.now + tombstones::SWEEP, Timer::Sweep);
+    }
+
+    fn tick(&mut self) {
+        for _ in 0..TIMERS_AT_ONCE {
+            let Some(timer) = self.timers.take_due(self.now) else { return };
+            match timer {
+                Timer::Swim(timer) => self.swim(|foca, effects| foca.handle_timer(timer, effects)),
+                Timer::Suspicion(timer) => self.suspicion_ended(timer),
+                Timer::Doubt { id, incarnation } => self.doubt_ended(id, incarnation),
+                Timer::Join => self.try_to_join(),
+                Timer::Rejoin => self.knock(),
+                Timer::Sync => self.sync_by_turn(),
+                Timer::Hungry => self.sync_for_records(),
+                Timer::Soon => self.sync_after_news(),
+                Timer::Look => self.sync_with_any(),
+                Timer::Publish => self.publisher.wake(),
+                Timer::Sweep => self.sweep(),
+                Timer::Leave => self.leave_step(),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Candidates(candidates) => self.take_candidates(candidates),
+            Command::Describe(meta) => self.describe(meta),
+            Command::SetState(state) => {
+                let meta = Meta { state, ..(*self.own.meta).clone() };
+                self.describe(meta);
+            }
+            Command::Doubt(node) => self.doubt(node),
+            Command::SetKeys(keys) => self.set_keys(keys),
+            Command::Leave => self.leave(),
+        }
+    }
+
+    /// Opens what came by TCP; counts what cannot be believed.
+    fn open(&mut self, channel: Channel, from: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
+        match self.envelope.open(channel, bytes) {
+            Ok(opened) => Some(opened.payload),
+            Err(rejection) => {
+                self.reject(from, rejection);
+                None
+            }
+        }
+    }
+
+    fn reject(&mut self, from: SocketAddr, rejection: Rejection) {
+        let counters = &mut self.counters;
+        *match rejection {
+            Rejection::Length => &mut counters.rejected_length,
+            Rejection::Version => &mut counters.rejected_version,
+            Rejection::Key => &mut counters.rejected_key,
+            Rejection::Seal => &mut counters.rejected_seal,
+            Rejection::Replay | Rejection::Own => &mut counters.rejected_replay,
+            Rejection::Malformed => &mut counters.rejected_malformed,
+        } += 1;
+        self.out.push(Output::Event(Event::Rejected { from, rejection }));
+    }
+
+    /// Somebody asks.
+    fn request(&mut self, token: u64, from: SocketAddr, bytes: &[u8]) {
+        let payload = self.open(Channel::Request, from, bytes);
+        let answer = payload.and_then(|payload| {
+            let Ok(request) = exchange::Request::decode(&payload) else {
+                self.reject(from, Rejection::Malformed);
+                return None;
+            };
+            self.answer(&request)
+        });
+        let bytes = answer.map(|answer| self.envelope.seal(Channel::Reply, &answer.encode()));
+        self.out.push(Output::Respond { token, bytes });
+    }
+
+    fn answer(&mut self, request: &exchange::Request) -> Option<exchange::Reply> {
+        if matches!(self.phase, Phase::Gone(_)) || request.from.addr == self.id().addr {
+            self.sight(&request.from);
+            return None;
+        }
+        let answer = match &request.question {
+            exchange::Question::Challenge { asked, incarnation, verdict } => {
+                self.answer_challenge(asked, *incarnation, *verdict)?
+            }
+            exchange::Question::Sync { incarnation, digests, notes } => {
+                self.answer_sync(request.from, *incarnation, *digests, notes)
+            }
+            exchange::Question::Push { notes } => {
+                self.merge(notes);
+                exchange::Answer::Equal
+            }
+        };
+        Some(exchange::Reply { exchange: request.exchange, answer })
+    }
+
+    /// Asks, unless too much is being asked already.
+    fn ask(&mut self, to: SocketAddr, question: exchange::Question, purpose: Purpose) -> bool {
+        if self.exchanges.len() >= EXCHANGES_MAX {
+            return false;
+        }
+        let timeout = match purpose {
+            Purpose::Challenge(_) => challenge::TIMEOUT,
+            Purpose::Sync | Purpose::Push => notes::TIMEOUT,
+        };
+        let exchange = self.dice.u64(..);
+        let request = exchange::Request { exchange, from: self.id(), question };
+        let bytes = self.envelope.seal(Channel::Request, &request.encode());
+        self.exchanges.insert(exchange, Exchange { to, since: self.now, purpose });
+        self.out.push(Output::Open { exchange, to, bytes, timeout });
+        true
+    }
+
+    /// An answer came.
+    fn reply(&mut self, exchange: u64, bytes: &[u8]) {
+        let Some(asked) = self.exchanges.get(&exchange).map(|it| it.to) else { return };
+        let payload = self.open(Channel::Reply, asked, bytes);
+        let reply = payload.and_then(|payload| exchange::Reply::decode(&payload).ok());
+        match reply.filter(|reply| reply.exchange == exchange) {
+            Some(reply) => self.ended(exchange, End::Answered(reply.answer)),
+            None => self.ended(exchange, End::Failed),
+        }
+    }
+
+    fn ended(&mut self, exchange: u64, end: End) {
+        let Some(Exchange { to, purpose, .. }) = self.exchanges.remove(&exchange) else { return };
+        match purpose {
+            Purpose::Challenge(cause) => self.challenge_ended(to, cause, &end),
+            Purpose::Sync => self.sync_ended(to, end),
+            Purpose::Push => {}
+        }
+    }
+
+    /// Sends a packet of foca's.
+    fn send(&mut self, to: SocketAddr, packet: &[u8]) {
+        let bytes = self.envelope.seal(Channel::Datagram, packet);
+        self.counters.datagrams_out += 1;
+        self.counters.bytes_out += bytes.len() as u64;
+        self.out.push(Output::Datagram { to, bytes });
+    }
+
+    /// What one input may have set off.
+    fn follow_up(&mut self) {
+        let outdo = self.records.lock().take_outdo();
+        if let Some((epoch, version)) = outdo {
+            self.outdo(epoch, version);
+        }
+        let has_news = self.records.lock().take_news();
+        if has_news {
+            self.publisher.touch();
+            self.sync_soon();
+        }
+        self.give_way();
+        if self.publisher.is_touched() {
+            self.resize();
+            self.turn_keys();
+        }
+        self.publish();
+    }
+
+    /// A time from now, within a fifth of `after`.
+    fn set_jittered(&mut self, after: Duration, timer: Timer) {
+        let due = self.now + after.mul_f64(0.8 + 0.4 * self.dice.f64());
+        self.timers.set(due, timer);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+enum End {
+    Answered(exchange::Answer),
+    Refused,
+    Failed,
+}

@@ -1,0 +1,169 @@
+//! The cluster: which other nodes there are, and whether they are well.
+//!
+//! Members find one another by SWIM: each probes another now and then, news travels with
+//! the probes, and nobody needs to know a leader. The protocol is a state machine without
+//! sockets and clocks ([`machine`]); `driver` gives it both, `tcp` its connections, and the
+//! node learns of the cluster as a [`View`] that is replaced whole.
+//!
+//! Invariants:
+//! - the cluster does not know that there is a ring of keys, only who is to be in it;
+//! - discovery proposes, SWIM decides;
+//! - nobody without the cluster's key changes anything, or is answered.
+
+mod driver;
+pub mod keys;
+mod lives;
+pub mod machine;
+mod sockets;
+mod tcp;
+mod view;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    runtime,
+    sync::{mpsc, oneshot, watch},
+};
+
+pub use driver::Status;
+use driver::{Driver, Happening};
+pub use keys::{Key, KeyError, Keys};
+use lives::Lives;
+use machine::{Command, Id, Machine, Setup};
+pub use machine::{Meta, NodeId, State, Tuning};
+pub use sockets::Sockets;
+pub use view::{Member, View};
+
+/// The longest that [`Cluster::leave`] takes beyond the farewell.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
+
+/// What a node needs to be a member.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's name. Nodes of other clusters are not heard, whatever their keys.
+    pub cluster: String,
+    /// The cluster's keys.
+    pub keys: Keys,
+    /// Where the others reach this node's [`Sockets`].
+    pub advertise: SocketAddr,
+    /// What it says of itself.
+    pub meta: Meta,
+    /// Where it writes down who it is. Without a file it is a new node at each start.
+    pub identity: Option<PathBuf>,
+    /// The protocol's numbers.
+    pub tuning: Tuning,
+}
+
+/// This node's place in the cluster. Dropping it stops the node from answering, as if it
+/// had died; see [`Cluster::leave`].
+#[derive(Debug)]
+pub struct Cluster {
+    node: NodeId,
+    commands: mpsc::Sender<Happening>,
+    view: watch::Receiver<Arc<View>>,
+    status: Arc<Mutex<Status>>,
+    farewell: Duration,
+    has_left: oneshot::Receiver<()>,
+}
+
+impl Cluster {
+    /// Starts to be a member, on a thread of its own. The node is alone until it finds
+    /// others, by [`Cluster::join`] or because they find it.
+    ///
+    /// # Errors
+    /// Its identity cannot be read or written, the system has no randomness to give, or the
+    /// sockets or the thread cannot be used.
+    pub fn start(settings: Settings, sockets: Sockets) -> io::Result<Self> {
+        let Settings { cluster, keys, advertise, meta, identity, tuning } = settings;
+        let mut lives = Lives::load(identity)?;
+        let node = lives.node();
+        let id = Id::new(advertise, lives.begin()?, node);
+        let farewell = tuning.farewell;
+        let (boot, seed) = (lives::random()?, lives::random()?);
+        let setup = Setup { cluster, keys, id, boot, seed, meta, tuning };
+        let (sender, happenings) = mpsc::channel(driver::QUEUE);
+        let (view_sender, view) = watch::channel(Arc::default());
+        let (left, has_left) = oneshot::channel();
+        let status = Arc::<Mutex<Status>>::default();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (udp, tcp) = {
+            let _guard = runtime.enter();
+            (UdpSocket::from_std(sockets.udp)?, TcpListener::from_std(sockets.tcp)?)
+        };
+        let driver = Driver {
+            machine: Machine::new(setup, Duration::ZERO),
+            udp,
+            tcp,
+            happenings,
+            sender: sender.clone(),
+            view: view_sender,
+            status: Arc::clone(&status),
+            lives,
+            has_left: left,
+        };
+        let thread = thread::Builder::new().name("cluster".to_owned());
+        thread.spawn(move || runtime.block_on(driver.run()))?;
+        Ok(Self { node, commands: sender, view, status, farewell, has_left })
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The cluster as this node sees it, now and whenever it changes.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// How membership is doing.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names addresses at which there may be members, instead of those named before. The
+    /// node tries them for as long as they are no members.
+    pub async fn join(&self, candidates: Vec<SocketAddr>) {
+        self.send(Command::Candidates(candidates)).await;
+    }
+
+    /// Says something else of this node.
+    pub async fn describe(&self, meta: Meta) {
+        self.send(Command::Describe(meta)).await;
+    }
+
+    /// Says that this node is in another state now. It is in the ring while it serves.
+    pub async fn set_state(&self, state: State) {
+        self.send(Command::SetState(state)).await;
+    }
+
+    /// Takes other keys. A new first one is used as soon as all members have it.
+    pub async fn set_keys(&self, keys: Keys) {
+        self.send(Command::SetKeys(keys)).await;
+    }
+
+    /// Tells that a member did not answer on its peer port, and is to be looked at. Waits
+    /// for nothing: if the cluster is busy, this is dropped.
+    pub fn doubt(&self, node: NodeId) {
+        let _ = self.commands.try_send(Happening::Command(Command::Doubt(node)));
+    }
+
+    /// Leaves: tells everybody, waits until they know, and is no member any more.
+    pub async fn leave(self) {
+        self.send(Command::Leave).await;
+        let _ = tokio::time::timeout(self.farewell + LEAVE_MAX, self.has_left).await;
+    }
+
+    async fn send(&self, command: Command) {
+        // Whoever has left has nobody to tell.
+        let _ = self.commands.send(Happening::Command(command)).await;
+    }
+}
