@@ -1,4 +1,5 @@
-//! The peer protocol of the groupcache family, as bytes: paths, messages, statuses.
+//! The peer protocols, as bytes: the groupcache family's paths, messages and statuses, and
+//! the frames of our own (`link`).
 //!
 //! A peer is asked with `GET {base}{group}/{key}` and answers with a protobuf message
 //! (`message`). Group and key travel in the path (`path`), percent-encoded (`percent`), and
@@ -11,6 +12,7 @@
 //! Invariant: nothing that a peer sends makes any of this panic, or allocate more than a
 //! small multiple of what was sent.
 
+pub mod link;
 mod message;
 mod path;
 mod percent;
