@@ -28,6 +28,7 @@ mod harness;
 mod hostile;
 mod keys;
 mod languages;
+mod membership;
 mod memory;
 mod misbehaviour;
 mod operations;

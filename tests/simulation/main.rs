@@ -4,4 +4,7 @@
 mod faults;
 mod members;
 mod rules;
+#[expect(dead_code, reason = "some of it is for the benchmark alone")]
 mod world;
+
+use simulation::cluster;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cachecluster::cluster::{
+use super::cluster::{
     Key, Keys, View,
     machine::{Channel, Command, Envelope, Meta, State},
 };

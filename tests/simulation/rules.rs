@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use bytes::BufMut as _;
-use cachecluster::cluster::{
+use super::cluster::{
     Key, Keys,
     machine::{Channel, Codec, Envelope, Id, Meta, Setup},
 };
+use bytes::BufMut as _;
 use foca::{Codec as _, Header, Message};
 
 use super::world::{World, meta};

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use cachecluster::cluster::{
+use super::cluster::{
     Keys, View,
     machine::{
         Command, Counters, DATAGRAM_MAX, Event, Id, Input, Machine, Meta, NodeId, Output, Setup,
@@ -177,6 +177,8 @@ pub(crate) struct World {
     pub(crate) tuning: Tuning,
     pub(crate) keys: Keys,
     pub(crate) describe: fn(usize) -> Meta,
+    /// The longest datagram that is none of a defect.
+    pub(crate) datagram_max: usize,
     /// Members speak of nodes that are not in `nodes`.
     pub(crate) has_strangers: bool,
     heap: BinaryHeap<Reverse<Entry>>,
@@ -224,6 +226,7 @@ impl World {
             tuning: Tuning::default(),
             keys: Keys::insecure("sim"),
             describe: meta,
+            datagram_max: DATAGRAM_MAX,
             has_strangers: false,
             heap: BinaryHeap::new(),
             count: 0,
@@ -258,10 +261,20 @@ impl World {
         let all = self.run_until(limit, Self::all_agree);
         assert!(all, "the nodes did not find one another");
         self.run(Duration::from_secs(15));
+        self.forget_what_happened();
+    }
+
+    /// Begins to watch anew.
+    pub(crate) fn forget_what_happened(&mut self) {
         for node in &mut self.nodes {
             node.is_tainted = false;
         }
         self.watch = Watch::default();
+    }
+
+    /// The generation that a node without notes would have now.
+    pub(crate) fn generation(&self) -> u64 {
+        Id::generation_at(self.wall_ms(), None)
     }
 
     // === what is done to nodes ===
@@ -398,6 +411,11 @@ impl World {
     /// How many of those that run take `node` for alive.
     pub(crate) fn believers(&self, node: usize) -> usize {
         self.running().filter(|it| *it != node && self.believes(*it, node)).count()
+    }
+
+    /// How many `node` takes for alive.
+    pub(crate) fn known_by(&self, node: usize) -> usize {
+        self.nodes[node].believes.iter().filter(|it| **it).count()
     }
 
     /// Whether every node takes exactly those for alive that run.
@@ -610,7 +628,7 @@ impl World {
     // === the network ===
 
     fn send(&mut self, from: usize, to: SocketAddr, mut bytes: Vec<u8>) {
-        assert!(bytes.len() <= DATAGRAM_MAX, "a datagram of {} bytes", bytes.len());
+        assert!(bytes.len() <= self.datagram_max, "a datagram of {} bytes", bytes.len());
         self.watch.datagrams += 1;
         self.watch.bytes += bytes.len() as u64 + IP_AND_UDP;
         self.nodes[from].sealed_with = bytes[1];

@@ -29,7 +29,8 @@ pub struct Tuning {
     /// The least time for a suspect to refute. Longer than the pauses that a healthy node
     /// may have; a node whose process died does not wait for it.
     pub suspicion: Duration,
-    /// Time between two comparisons of notes with some member.
+    /// Time between two comparisons of notes with some member, if nothing happens: after a
+    /// change they are compared sooner.
     pub sync: Duration,
     /// Time between two tries to reach somebody who should be a member and is not.
     pub rejoin: Duration,
@@ -53,7 +54,7 @@ impl Default for Tuning {
             fanout: 3,
             gossip: Duration::from_millis(100),
             suspicion: Duration::from_secs(8),
-            sync: Duration::from_secs(30),
+            sync: Duration::from_secs(40),
             rejoin: Duration::from_secs(10),
             join: (Duration::from_millis(500), Duration::from_secs(10)),
             settle: Duration::from_secs(2),

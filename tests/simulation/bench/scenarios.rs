@@ -1,0 +1,375 @@
+//! What is measured, and what it is to be.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::cluster::machine::{Command, Id};
+use tokio::time::Instant;
+
+use super::{
+    bare::Bare,
+    world::{World, address},
+};
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Size {
+    /// Whether it works at all.
+    Small,
+    Full,
+    /// With clusters of 5,000.
+    Large,
+}
+
+/// Whose numbers they are.
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    Ours,
+    Foca,
+}
+
+const BOTH: [Who; 2] = [Who::Ours, Who::Foca];
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A cluster in which everybody knows everybody.
+fn settled(who: Who, seed: u64, nodes: usize) -> World {
+    if who == Who::Ours {
+        return World::settled(seed, nodes);
+    }
+    let known = Arc::new(Mutex::new(Vec::<Id>::new()));
+    let known_by_all = Arc::clone(&known);
+    let mut world = World::of(
+        seed,
+        nodes,
+        Box::new(move |setup, now| {
+            let known = known_by_all.lock().unwrap_or_else(PoisonError::into_inner);
+            let others: Vec<_> =
+                known.iter().copied().filter(|id| id.addr != setup.id.addr).collect();
+            let mut bare = Bare::new(&setup, nodes);
+            bare.know(&others, now);
+            Box::new(bare)
+        }),
+    );
+    world.datagram_max = 1_500;
+    let generation = world.generation();
+    let all = (0..nodes).map(|it| Id::new(address(it), generation, world.nodes[it].name));
+    *known.lock().unwrap_or_else(PoisonError::into_inner) = all.collect();
+    for node in 0..nodes {
+        world.start(node);
+    }
+    // Who is started from here on knows nobody.
+    known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    world.run(seconds(30));
+    world.forget_what_happened();
+    world
+}
+
+fn empty(who: Who, seed: u64, nodes: usize) -> World {
+    let mut world = match who {
+        Who::Ours => World::new(seed, nodes),
+        Who::Foca => {
+            World::of(seed, nodes, Box::new(move |setup, _| Box::new(Bare::new(&setup, nodes))))
+        }
+    };
+    world.datagram_max = 1_500;
+    world
+}
+
+/// Lines of a table, and whether all targets were met.
+struct Table {
+    is_met: bool,
+    began: Instant,
+}
+
+impl Table {
+    fn line(&mut self, what: &str, ours: &str, foca: &str, target: &str, is_met: bool) {
+        let verdict = if is_met { "" } else { "  MISSED" };
+        let took = self.began.elapsed().as_secs();
+        println!("{what:<46} {ours:>20} {foca:>20}   {target:<22} {took:>5} s{verdict}");
+        self.is_met &= is_met;
+    }
+}
+
+/// Measures; whether all targets were met.
+pub(crate) fn run(size: Size, only: Option<&str>) -> bool {
+    let mut table = Table { is_met: true, began: Instant::now() };
+    println!(
+        "{:<46} {:>20} {:>20}   target",
+        "virtual time; mean / max where there are many", "ours", "foca new_lan"
+    );
+    let sizes: &[usize] = match size {
+        Size::Small => &[20],
+        Size::Full => &[100, 1_000],
+        Size::Large => &[100, 1_000, 5_000],
+    };
+    let wants = |name: &str| only.is_none_or(|only| name.starts_with(only));
+    for &nodes in sizes {
+        for loss in [0.0, 0.05] {
+            if wants("kill") {
+                kill(&mut table, nodes, loss);
+            }
+        }
+        if wants("leave") {
+            leave(&mut table, nodes);
+        }
+        if wants("join") {
+            join(&mut table, nodes);
+        }
+        if wants("idle") {
+            idle(&mut table, nodes, 0.0);
+            idle(&mut table, nodes, 0.05);
+        }
+        if wants("split") {
+            split(&mut table, nodes);
+        }
+        if wants("cold") && nodes <= 1_000 {
+            cold_start(&mut table, nodes);
+        }
+    }
+    let nodes = sizes[0];
+    if wants("vanish") {
+        vanish(&mut table, nodes);
+    }
+    if wants("pause") {
+        pause(&mut table, nodes);
+    }
+    let minutes = if size == Size::Small { 1 } else { 30 };
+    if wants("false") {
+        for loss in [0.05, 0.2] {
+            false_deaths(&mut table, nodes, loss, minutes);
+        }
+    }
+    table.is_met
+}
+
+/// Mean and greatest of some times.
+fn mean_and_max(times: &[Duration]) -> (Duration, Duration) {
+    let count = u32::try_from(times.len()).unwrap_or(1).max(1);
+    let sum: Duration = times.iter().sum();
+    (sum / count, times.iter().copied().max().unwrap_or_default())
+}
+
+fn shown((mean, max): (Duration, Duration)) -> String {
+    format!("{:.2} / {:.2} s", mean.as_secs_f64(), max.as_secs_f64())
+}
+
+/// The time until `is_so`, or the limit.
+fn time_until(world: &mut World, limit: Duration, is_so: impl Fn(&World) -> bool) -> Duration {
+    let began = world.now;
+    world.run_until(began + limit, is_so);
+    world.now.saturating_sub(began)
+}
+
+fn kill(table: &mut Table, nodes: usize, loss: f64) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 11, nodes);
+        world.network.loss = loss;
+        world.run(seconds(20));
+        let victims = if nodes > 1_000 { 3 } else { 10.min(nodes / 4) };
+        let times: Vec<_> = (0..victims)
+            .map(|victim| {
+                world.run(Duration::from_millis(137 * victim as u64));
+                world.kill(victim);
+                time_until(&mut world, seconds(60), |world| world.believers(victim) == 0)
+            })
+            .collect();
+        mean_and_max(&times)
+    });
+    let limits =
+        if loss > 0.0 { (seconds(4), 3_500) } else { (Duration::from_millis(1_800), 3_000) };
+    let is_met = ours.0 <= limits.0 && ours.1 <= Duration::from_millis(limits.1);
+    let what = format!("kill -9, all know: N {nodes}, loss {loss}");
+    let target = if loss > 0.0 { "max 3.5 s" } else { "mean 1.8 s, max 3.0 s" };
+    table.line(&what, &shown(ours), &shown(foca), target, is_met);
+}
+
+fn vanish(table: &mut Table, nodes: usize) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 12, nodes);
+        let times: Vec<_> = (0..5)
+            .map(|victim| {
+                world.run(Duration::from_millis(137 * victim as u64));
+                world.vanish(victim);
+                time_until(&mut world, seconds(90), |world| world.believers(victim) == 0)
+            })
+            .collect();
+        mean_and_max(&times)
+    });
+    let what = format!("host gone in silence, all know: N {nodes}");
+    table.line(&what, &shown(ours), &shown(foca), "max 11 s", ours.1 <= seconds(11));
+}
+
+fn leave(table: &mut Table, nodes: usize) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 13, nodes);
+        let times: Vec<_> = (0..5)
+            .map(|leaver| {
+                world.run(seconds(3));
+                world.command(leaver, Command::Leave);
+                if who == Who::Ours {
+                    // The farewell, in which it still answers.
+                    let farewell = world.tuning.farewell;
+                    world.run(farewell);
+                }
+                time_until(&mut world, seconds(60), |world| world.believers(leaver) == 0)
+            })
+            .collect();
+        mean_and_max(&times)
+    });
+    let what = format!("leave, all know: N {nodes}");
+    let is_met = ours.1 <= Duration::from_millis(500);
+    table.line(&what, &shown(ours), &shown(foca), "max 0.5 s", is_met);
+}
+
+fn join(table: &mut Table, nodes: usize) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 14, nodes);
+        let mut learnt_in = Vec::new();
+        let mut spread_in = Vec::new();
+        for joiner in 0..3 {
+            world.kill(joiner);
+            world.run(seconds(20));
+            world.start(joiner);
+            world.discover(joiner, &[nodes - 1, nodes - 2, nodes - 3]);
+            let limit = seconds(120);
+            let others = nodes - 3;
+            let all = move |world: &World| world.known_by(joiner) >= others;
+            let is_known = move |world: &World| world.believers(joiner) >= others;
+            let began = world.now;
+            // Both are awaited at once: whichever comes first is not to wait for the other.
+            let learnt = Cell::new(None);
+            let spread = Cell::new(None);
+            world.run_until(began + limit, |world| {
+                if learnt.get().is_none() && all(world) {
+                    learnt.set(Some(world.now));
+                }
+                if spread.get().is_none() && is_known(world) {
+                    spread.set(Some(world.now));
+                }
+                learnt.get().is_some() && spread.get().is_some()
+            });
+            let never = world.now;
+            learnt_in.push(learnt.get().unwrap_or(never).saturating_sub(began));
+            spread_in.push(spread.get().unwrap_or(never).saturating_sub(began));
+        }
+        (mean_and_max(&learnt_in), mean_and_max(&spread_in))
+    });
+    let what = format!("joiner knows all: N {nodes}");
+    let is_met = ours.0.1 <= Duration::from_millis(200);
+    table.line(&what, &shown(ours.0), &shown(foca.0), "max 0.2 s", is_met);
+    let what = format!("joiner is known by all: N {nodes}");
+    let is_met = ours.1.1 <= Duration::from_millis(900);
+    table.line(&what, &shown(ours.1), &shown(foca.1), "max 0.9 s", is_met);
+}
+
+fn idle(table: &mut Table, nodes: usize, loss: f64) {
+    let time = 60;
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 15, nodes);
+        world.network.loss = loss;
+        world.run(seconds(30));
+        world.forget_what_happened();
+        let began = Instant::now();
+        world.run(seconds(time));
+        let per_node = |number: u64| number as f64 / time as f64 / nodes as f64;
+        let (bytes, packets) = (per_node(world.watch.bytes), per_node(world.watch.datagrams));
+        let cpu = began.elapsed().as_secs_f64() / time as f64 / nodes as f64 * 100.0;
+        (bytes, packets, cpu)
+    });
+    let shown = |(bytes, packets, _): (f64, f64, f64)| format!("{bytes:.0} B/s {packets:.1}/s");
+    let what = format!("idle, a node: N {nodes}, loss {loss}");
+    let (target, is_met) = match (loss > 0.0, nodes) {
+        (true, 1_000) => ("2,200 B/s", ours.0 <= 2_200.0),
+        (true, _) => ("", true),
+        (false, _) => ("450 B/s 4.2/s", ours.0 <= 450.0 && ours.1 <= 4.2),
+    };
+    table.line(&what, &shown(ours), &shown(foca), target, is_met);
+    if loss == 0.0 {
+        let cpu = |it: (f64, f64, f64)| format!("{:.3} %", it.2);
+        let what = format!("  of a core, with the simulator's share: N {nodes}");
+        table.line(&what, &cpu(ours), &cpu(foca), "0.5 %", ours.2 < 0.5);
+    }
+}
+
+fn split(table: &mut Table, nodes: usize) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 16, nodes);
+        let candidates: Vec<_> = (0..nodes).collect();
+        if who == Who::Ours {
+            world.discover_all(&candidates);
+        }
+        world.split(|node| node % 2 == 0);
+        world.run(seconds(120));
+        world.heal();
+        time_until(&mut world, seconds(900), World::all_agree)
+    });
+    let what = format!("120 s in halves, all agree again: N {nodes}");
+    let shown = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    table.line(&what, &shown(ours), &shown(foca), "8 s", ours <= seconds(8));
+}
+
+fn cold_start(table: &mut Table, nodes: usize) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = empty(who, 17, nodes);
+        let candidates: Vec<_> = (0..nodes).collect();
+        let began = world.now;
+        for node in 0..nodes {
+            world.start(node);
+            world.discover(node, &candidates);
+            world.run(seconds(10) / u32::try_from(nodes).unwrap_or(1));
+        }
+        world.run_until(began + seconds(600), World::all_agree);
+        let agreed = world.now.saturating_sub(began);
+        let rings = if who == Who::Ours {
+            world.run_until(began + seconds(600), World::rings_are_equal);
+            world.now.saturating_sub(began)
+        } else {
+            Duration::ZERO
+        };
+        (agreed, rings, world.watch.bytes as f64 / nodes as f64 / 1e3)
+    });
+    let what = format!("all started within 10 s, all know: N {nodes}");
+    let shown = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    table.line(&what, &shown(ours.0), &shown(foca.0), "12 s", ours.0 <= seconds(12));
+    let what = format!("  and have equal rings: N {nodes}");
+    table.line(&what, &shown(ours.1), "-", "", true);
+    let what = format!("  sent until then, a node: N {nodes}");
+    table.line(&what, &format!("{:.0} KB", ours.2), &format!("{:.0} KB", foca.2), "", true);
+}
+
+fn pause(table: &mut Table, nodes: usize) {
+    for time in [7, 15] {
+        let [ours, foca] = BOTH.map(|who| {
+            let mut world = settled(who, 18, nodes);
+            for node in 0..3 {
+                world.pause(node);
+                world.run(seconds(time));
+                world.resume(node);
+                world.run(seconds(20));
+            }
+            world.watch.first_down.len()
+        });
+        let what = format!("dead of standing still for {time} s, of 3: N {nodes}");
+        let (target, is_met) = if time <= 7 { ("0", ours == 0) } else { ("", true) };
+        table.line(&what, &ours.to_string(), &foca.to_string(), target, is_met);
+    }
+}
+
+fn false_deaths(table: &mut Table, nodes: usize, loss: f64, minutes: u64) {
+    let [ours, foca] = BOTH.map(|who| {
+        let mut world = settled(who, 19, nodes);
+        world.network.loss = loss;
+        world.run(seconds(60 * minutes));
+        let renewals: u64 = world.nodes.iter().map(|node| node.renewals).sum();
+        (world.watch.false_deaths, renewals)
+    });
+    let shown = |(deaths, renewals): (u64, u64)| format!("{deaths}, {renewals} renewals");
+    let what = format!("false deaths: N {nodes}, loss {loss}, {minutes} min");
+    table.line(&what, &shown(ours), &shown(foca), "0", ours.0 == 0);
+}
