@@ -104,13 +104,16 @@ fn f6_what_is_not_sealed_with_our_key_for_our_cluster_changes_nothing() {
     world.run(seconds(1));
     assert!(world.believes(0, 2));
     assert_eq!(world.nodes[0].renewals, 0);
-    // A member may say so, and is not heard twice.
+    // A member may say so.
     let mut member = Envelope::new("sim", world.keys.clone(), 4);
     let sealed = member.seal(Channel::Datagram, &renewal);
     assert_ne!(world.inject(0, &sealed), 0);
     assert_eq!(world.nodes[0].renewals, 1);
-    assert_eq!(world.inject(0, &sealed), 0);
-    assert_eq!(world.nodes[0].renewals, 1);
+    // And is heard once: a hello that was caught on its way is not answered again.
+    let hello = packet(src, Id::whoever(dst.addr), Message::Announce, &[]);
+    let sealed = member.seal(Channel::Datagram, &hello);
+    assert_ne!(world.inject(0, &sealed), 0);
+    assert_eq!(world.inject(0, &sealed), 0, "answered what was sent again");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use super::cluster::{
     },
 };
 
-/// What a socket's buffer holds of a node that stands still.
+/// What a socket's buffer holds, unless a test says otherwise.
 const SOCKET_BUFFER: usize = 2_000;
 /// When a lost segment is sent again.
 const RETRANSMIT: Duration = Duration::from_millis(300);
@@ -177,6 +177,8 @@ pub(crate) struct World {
     pub(crate) tuning: Tuning,
     pub(crate) keys: Keys,
     pub(crate) describe: fn(usize) -> Meta,
+    /// What a socket's buffer holds of a node that stands still.
+    pub(crate) socket_buffer: usize,
     /// The longest datagram that is none of a defect.
     pub(crate) datagram_max: usize,
     /// Members speak of nodes that are not in `nodes`.
@@ -226,6 +228,7 @@ impl World {
             tuning: Tuning::default(),
             keys: Keys::insecure("sim"),
             describe: meta,
+            socket_buffer: SOCKET_BUFFER,
             datagram_max: DATAGRAM_MAX,
             has_strangers: false,
             heap: BinaryHeap::new(),
@@ -492,7 +495,7 @@ impl World {
             return;
         }
         if it.stands_still {
-            if it.waiting.len() < SOCKET_BUFFER && !matches!(happening, Happening::Wake) {
+            if it.waiting.len() < self.socket_buffer && !matches!(happening, Happening::Wake) {
                 it.waiting.push_back(happening);
             }
             return;

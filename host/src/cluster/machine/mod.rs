@@ -70,6 +70,8 @@ use super::{Keys, View};
 
 /// Timers that are followed in one go, so that packets are not kept waiting by them.
 const TIMERS_AT_ONCE: usize = 64;
+/// Records that are being passed on by gossip; while there are more, notes carry them.
+const PASSED_ON_MAX: usize = 64;
 /// An exchange that nobody has ended after this was lost by whoever drives the machine.
 const EXCHANGE_MAX: Duration = Duration::from_mins(1);
 /// Exchanges under way. More are not begun.
@@ -594,7 +596,12 @@ impl Machine {
         if let Some((epoch, version)) = outdo {
             self.outdo(epoch, version);
         }
-        let has_news = self.records.lock().take_news();
+        let is_flooded = self.foca.custom_broadcast_backlog() >= PASSED_ON_MAX;
+        let has_news = {
+            let mut records = self.records.lock();
+            records.is_flooded = is_flooded;
+            records.take_news()
+        };
         if has_news {
             self.publisher.touch();
             self.sync_soon();

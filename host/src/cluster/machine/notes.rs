@@ -37,6 +37,8 @@ const SOON: Duration = Duration::from_secs(2);
 const SOON_MAX: Duration = Duration::from_secs(16);
 /// Dead members that are told of at once.
 const DEAD_MAX: usize = 256;
+/// News that is passed on by whoever knew next to nothing before.
+const FEW: usize = 8;
 /// Contradictions that are followed up after one comparison.
 const CHALLENGES_MAX: usize = 8;
 
@@ -139,10 +141,17 @@ impl Machine {
         self.swim(|foca, to| foca.apply_many(std::iter::once(alive), true, to));
         self.merge(notes);
         let digests = self.digests();
-        if digests == theirs {
-            return Answer::Equal;
+        if digests != theirs {
+            return Answer::Notes { digests, notes: self.all_notes() };
         }
-        Answer::Notes { digests, notes: self.all_notes() }
+        match self.known(from.addr) {
+            // It may have missed that it is suspected: now it can refute.
+            Some(asker) if *asker.id() == from && asker.state() == State::Suspect => {
+                let notes = Notes { members: vec![asker.clone()], records: Vec::new() };
+                Answer::Notes { digests, notes }
+            }
+            _ => Answer::Equal,
+        }
     }
 
     pub(super) fn sync_ended(&mut self, to: SocketAddr, end: End) {
@@ -172,11 +181,20 @@ impl Machine {
 
     /// Takes in what another member knows.
     pub(super) fn merge(&mut self, notes: &Notes) {
+        // Whoever learns more than it knew is the one that was away, and need not tell others.
+        let mut fresh = Vec::new();
         for bytes in &notes.records {
-            let is_news = self.records.lock().hear(bytes).is_ok_and(|news| news.is_some());
-            // Foca's own table only knows its broadcasts by this.
-            if is_news && self.foca.add_broadcast(bytes).is_err() {
-                self.counters.swim_errors += 1;
+            if self.records.lock().hear(bytes).is_ok_and(|news| news.is_some()) {
+                fresh.push(bytes);
+            }
+        }
+        let tells = fresh.len() <= self.foca.num_members() + FEW;
+        if tells && !self.records.lock().is_flooded {
+            for bytes in fresh {
+                // Foca has its broadcasts only from here.
+                if self.foca.add_broadcast(bytes).is_err() {
+                    self.counters.swim_errors += 1;
+                }
             }
         }
         let known: HashMap<SocketAddr, Member<Id>> = {
@@ -212,7 +230,8 @@ impl Machine {
             }
         }
         if !news.is_empty() {
-            self.swim(|foca, to| foca.apply_many(news.into_iter(), true, to));
+            let tells = news.len() <= self.foca.num_members() + FEW;
+            self.swim(|foca, to| foca.apply_many(news.into_iter(), tells, to));
         }
         self.dice.shuffle(&mut contradictions);
         for (id, incarnation, cause) in contradictions.into_iter().take(CHALLENGES_MAX) {

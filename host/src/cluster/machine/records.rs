@@ -1,7 +1,8 @@
 //! What every member says of itself, as far as this node has heard.
 //!
 //! Records travel as foca's broadcasts: each node sends what is news to it a few times,
-//! and whoever joins later gets the rest when notes are compared. The table is shared
+//! and whoever joins later gets the rest when notes are compared. When a whole cluster
+//! starts at once there is too much news to be passed on so, and notes carry most of it. The table is shared
 //! with the handler that foca owns and never gives back; only the machine's thread ever
 //! takes its lock.
 //!
@@ -42,11 +43,13 @@ pub(super) struct Records {
     /// The version of a record about us that others hold and we did not make.
     outdo: Option<(u64, u32)>,
     has_news: bool,
+    /// Whether so much is being passed on already that notes must carry the rest.
+    pub(super) is_flooded: bool,
 }
 
 impl Records {
     fn new(own: Subject) -> Self {
-        Self { own, entries: BTreeMap::new(), outdo: None, has_news: false }
+        Self { own, entries: BTreeMap::new(), outdo: None, has_news: false, is_flooded: false }
     }
 
     pub(super) fn get(&self, subject: &Subject) -> Option<&Entry> {
@@ -152,7 +155,8 @@ impl BroadcastHandler<Id> for Shared {
     ) -> Result<Option<Topic>, Malformed> {
         let mut records = self.lock();
         if from.is_some() {
-            return Ok(records.hear(bytes)?.map(Topic));
+            let news = records.hear(bytes)?;
+            return Ok(news.filter(|_| !records.is_flooded).map(Topic));
         }
         // Our own word, or one that we were told when notes were compared.
         Ok(Some(Topic(Record::decode(bytes)?.subject)))

@@ -173,6 +173,8 @@ impl Machine {
         self.counters.lags += 1;
         self.health.worse();
         self.event(Event::Lag(lag));
+        // Others may suspect this node, and the word of it may be lost.
+        self.sync_with_any();
         self.sync_soon();
         let anew = self.now + tuning::config(&self.tuning, self.sized_for).suspect_to_down_after;
         self.timers.put_off(self.now, anew, |timer| {
