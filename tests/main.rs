@@ -36,4 +36,6 @@ mod reconfigure;
 mod reload;
 mod stampede;
 mod trouble;
+#[path = "fixtures/versions.rs"]
+mod versions;
 mod workbench;

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::{
-    guest::{FINE, Guest, guest},
     harness::{client::Connection, node::Node, until},
+    versions::{broken, version, word},
 };
 
 /// A plugin's file and a node that serves it as `/words/{key}`.
@@ -71,51 +71,6 @@ impl Deployment {
             Some(found)
         };
         kept(&self.state().join("cachecluster/plugins")) == Some(true)
-    }
-}
-
-/// A version that answers `{word}|{key}|{word}`: an answer that two versions had a hand
-/// in would not be the same at both ends.
-fn version(word: &str) -> Guest {
-    assert_eq!(word.len(), 4);
-    guest(
-        "(memory.copy (i32.const 20004) (i32.const 3000) (i32.const 5))
-         (memory.copy (i32.const 20009) (local.get $key) (local.get $len))
-         (memory.copy (i32.add (i32.const 20009) (local.get $len)) (i32.const 3004)
-           (i32.const 5))
-         (call $found (i32.const 20004) (i32.add (i32.const 10) (local.get $len)))",
-    )
-    .with_core(&format!("(data (i32.const 3000) \"{word}|{word}\")"))
-}
-
-fn word(number: usize) -> String {
-    format!("v{number:03}")
-}
-
-/// Ten ways to be broken, by number.
-fn broken(way: usize) -> Vec<u8> {
-    let bad = "(i32.store8 (i32.const 256) (i32.const 1))
-        (i32.store (i32.const 260) (i32.const 2048)) (i32.store (i32.const 264) (i32.const 4))
-        (i32.const 256)";
-    let base = version("bad!");
-    let parse = |text: String| wat::parse_str(text).expect("a component");
-    match way % 10 {
-        0 => b"#!/bin/sh\n".to_vec(),
-        1 => parse("(module)".to_owned()),
-        2 => {
-            let mut bytes = base.bytes();
-            bytes.truncate(bytes.len() / 2);
-            bytes
-        }
-        3 => parse(base.text().replace("@0.1.0", "@0.7.0")),
-        4 => base
-            .with_component("(import \"acme:db/q@1.0.0\" (instance (export \"f\" (func))))")
-            .bytes(),
-        5 => base.with_lifecycle(bad, FINE).bytes(),
-        6 => base.with_lifecycle("(loop (br 0)) unreachable", FINE).bytes(),
-        7 => base.with_lifecycle(FINE, bad).bytes(),
-        8 => parse("(component)".to_owned()),
-        _ => base.with_core("(func $start unreachable) (start $start)").bytes(),
     }
 }
 
