@@ -28,6 +28,7 @@ mod harness;
 mod hostile;
 mod keys;
 mod languages;
+mod links;
 mod membership;
 mod memory;
 mod misbehaviour;

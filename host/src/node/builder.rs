@@ -180,7 +180,7 @@ impl NodeBuilder {
             value_max: peers.reply_max.as_usize(),
         };
         let peers = peers_front
-            .map(|front| front.serve_peers(&running.groups, &metrics, manners))
+            .map(|front| front.serve_peers(&running.groups, &metrics, manners, None))
             .transpose()
             .context("start the [peers] threads")?;
         latch.release();

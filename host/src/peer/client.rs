@@ -35,6 +35,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const ERROR_MAX: usize = 4 << 10;
 
 /// What came of a question to one peer.
+#[derive(Debug)]
 pub(super) enum Reply {
     /// The peer has spoken.
     Said(Asked),

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::Fleet;
+use super::{Fleet, client::Client, link::Way};
 use crate::{
     breaker::{Breaker, Change, Pass, Policy, Report, State, Verdict},
     wire::Dialect,
@@ -36,13 +36,23 @@ pub(super) struct Peer {
     /// Its host and port.
     pub(super) authority: String,
     pub(super) dialect: Dialect,
+    /// The way to it, if it is a node of this program.
+    pub(super) way: Option<Way>,
     breaker: Mutex<Breaker>,
 }
 
 impl Peer {
-    pub(super) fn new(authority: String, dialect: Dialect) -> Self {
+    pub(super) fn new(authority: String, dialect: Dialect, way: Option<Way>) -> Self {
         let breaker = Mutex::new(Breaker::new(POLICY, Instant::now()));
-        Self { authority, dialect, breaker }
+        Self { authority, dialect, way, breaker }
+    }
+
+    /// Whether it answers anything at all.
+    async fn is_there(&self, client: &Client) -> bool {
+        match &self.way {
+            Some(way) => way.probe().await,
+            None => client.probe(self, Instant::now() + PROBE_TIMEOUT).await,
+        }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -88,7 +98,7 @@ impl Peer {
                             continue;
                         }
                     };
-                    let is_well = client.probe(&peer, Instant::now() + PROBE_TIMEOUT).await;
+                    let is_well = peer.is_there(&client).await;
                     let report = if is_well { Report::Well } else { Report::Fault };
                     let change = peer.breaker().report(pass, report, Instant::now());
                     if let Some(Change::Closed { after }) = change {

@@ -1,7 +1,8 @@
 //! Asking the node that owns a key: `impl group::Peers`.
 //!
-//! A [`Fleet`] knows who is there (a ring of names, `Ring`) and how each of them is reached
-//! (`client`) and fares (`health`). It asks the owner of a key; if that cannot be reached,
+//! A [`Fleet`] knows who is there (a ring of names, `Ring`), how each of them is reached
+//! (`client` for peers of the groupcache family, `link` for nodes of this program) and how
+//! it fares (`health`). It asks the owner of a key; if that cannot be reached,
 //! the key's first stand-in; and if it cannot either, the node fills the key itself.
 //!
 //! Whoever cannot be reached is left alone and tried again off to the side: no request
@@ -16,8 +17,9 @@
 mod client;
 mod family;
 mod health;
+mod link;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time::Instant};
@@ -27,6 +29,7 @@ pub use family::Family;
 use self::{
     client::{Client, Reply},
     health::Peer,
+    link::Way,
 };
 use crate::{
     config::{
@@ -34,7 +37,8 @@ use crate::{
         peers::{BadPeer, authority},
     },
     group::{Asked, BoxFuture, Peers, Question},
-    ring::{Node, Ring},
+    ring::{Kind, Node, Ring},
+    wire::{Dialect, link::Secret},
 };
 
 /// How many nodes are asked for a key one after the other: its owner and one stand-in, so
@@ -45,10 +49,25 @@ const ASKED_MAX: usize = 2;
 pub struct Fleet {
     members: ArcSwap<Members>,
     client: Client,
+    /// How to reach nodes of this program: with what secret, and for values of what size.
+    links: Option<(Secret, usize)>,
     /// Time for a peer to begin its answer.
     answer_timeout: Duration,
     /// Where peers are probed.
     control: Handle,
+}
+
+/// A node of this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it is called in the ring: the same text on every node.
+    pub name: String,
+    /// Where it serves its peers.
+    pub address: SocketAddr,
+    /// Its share of the keys.
+    pub weight: u32,
+    /// Whether it is this node.
+    pub is_self: bool,
 }
 
 /// Who is there at one moment.
@@ -73,7 +92,7 @@ impl Fleet {
         {
             let authority = authority(url)?;
             members.push(Node::new(family.name(url, authority)));
-            let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect()));
+            let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect(), None));
             peers.push((!is_me).then(peer));
         }
         Ok(Arc::new(Self {
@@ -82,9 +101,51 @@ impl Fleet {
                 peers,
             }),
             client: Client::new(settings.reply_max.as_usize()),
+            links: None,
             answer_timeout: settings.answer_timeout,
             control,
         }))
+    }
+
+    /// A fleet of nodes of this program that have the same `secret`: nobody yet. See
+    /// [`Fleet::set_members`].
+    pub fn of_nodes(secret: Secret, settings: &config::Peers, control: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            members: ArcSwap::from_pointee(Members {
+                ring: Ring::new(Kind::Native, &[]),
+                peers: Vec::new(),
+            }),
+            client: Client::new(settings.reply_max.as_usize()),
+            links: Some((secret, settings.reply_max.as_usize())),
+            answer_timeout: settings.answer_timeout,
+            control,
+        })
+    }
+
+    /// From now on these are the members, all nodes of this program. Those that stay keep
+    /// their links. Takes some ten milliseconds: not for a serving thread.
+    pub fn set_members(&self, members: &[Member]) {
+        let old = self.members.load_full();
+        let known = |authority: &str| {
+            old.peers.iter().flatten().find(|peer| peer.authority == authority).map(Arc::clone)
+        };
+        let peers = members.iter().filter(|member| !member.is_self).map(|member| {
+            let authority = member.address.to_string();
+            known(&authority).unwrap_or_else(|| {
+                let way = self.links.as_ref().map(|(secret, reply_max)| {
+                    Way::new(authority.clone(), secret.clone(), *reply_max)
+                });
+                Arc::new(Peer::new(authority, Dialect::V2, way))
+            })
+        });
+        let mut peers = peers.collect::<Vec<_>>().into_iter();
+        let peers =
+            members.iter().map(|member| if member.is_self { None } else { peers.next() }).collect();
+        let nodes: Vec<_> = members
+            .iter()
+            .map(|member| Node { name: member.name.clone(), weight: member.weight })
+            .collect();
+        self.members.store(Arc::new(Members { ring: Ring::new(Kind::Native, &nodes), peers }));
     }
 
     async fn ask_in_turn(&self, question: Question) -> Asked {
@@ -98,7 +159,11 @@ impl Fleet {
             let first_byte = now + half.min(self.answer_timeout);
             let times = (first_byte, question.deadline);
             let path = (&*question.group, &*question.key);
-            match self.client.get(peer, path, times).await {
+            let reply = match &peer.way {
+                Some(way) => way.get(path, times).await,
+                None => self.client.get(peer, path, times).await,
+            };
+            match reply {
                 Reply::Said(asked) => {
                     peer.was_well(pass);
                     return asked;

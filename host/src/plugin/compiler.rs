@@ -23,7 +23,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::{HostError, Problem};
+use super::{
+    error::{HostError, Problem},
+    priority,
+};
 
 /// Time for one component to compile. The largest guests with a language runtime take half
 /// a minute on two idle cores, and more than two minutes where everything else on the
@@ -48,7 +51,7 @@ impl Compilers {
         let pool = ThreadPoolBuilder::new()
             .num_threads(cores)
             .thread_name(|_| "compile".to_owned())
-            .start_handler(|_| stand_back())
+            .start_handler(|_| priority::lower(NICENESS))
             .build()
             .map_err(HostError::Compilers)?;
         Ok(Self { pool, turn: Arc::new(Semaphore::new(1)) })
@@ -77,14 +80,6 @@ impl Compilers {
             Err(_) => Err(Problem::CompileTimeout(TIMEOUT)),
         }
     }
-}
-
-/// Lowers the priority of this thread; elsewhere than on Linux, where priorities belong
-/// to processes, nothing.
-fn stand_back() {
-    #[cfg(target_os = "linux")]
-    // It may be refused, as in some sandboxes: then compiling takes its fair share.
-    rustix::process::nice(NICENESS).ok();
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod loader;
 mod measure;
 mod poison;
 mod pool;
+mod priority;
 mod private_dir;
 mod reload;
 mod retry;
@@ -89,6 +90,11 @@ use self::{
     reload::{Rollout, Shelf},
 };
 use crate::{config, group::Groups, metrics::Metrics};
+
+/// How much nicer the threads of guests are than those that serve from memory: a guest that
+/// computes must not keep a hit from its core. Little enough that fills get about a third of
+/// a core that somebody else wants as well.
+const NICENESS: i32 = 5;
 
 /// Threads for what blocks: name lookups, and components that are read. One more
 /// waits; without a bound, guests could make the node run out of threads.
@@ -133,6 +139,7 @@ impl PluginHost {
         }
         let guests = builder
             .thread_name("guests")
+            .on_thread_start(|| priority::lower(NICENESS))
             .max_blocking_threads(BLOCKING_MAX)
             .enable_all()
             .build()

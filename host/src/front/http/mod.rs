@@ -21,6 +21,7 @@ mod connection;
 mod handler;
 mod head;
 mod inbox;
+mod links;
 mod peers;
 mod quick;
 mod thread;
@@ -44,8 +45,10 @@ use crate::{
     config,
     group::Groups,
     metrics::{FrontMetrics, Metrics},
+    wire::link::Secret,
 };
 use answers::Answers;
+use links::Links;
 use peers::PeerHandler;
 
 /// A front, bound to its address and not yet serving.
@@ -113,26 +116,30 @@ impl HttpFront {
     pub fn serve(self, groups: &Arc<Groups>, metrics: &Metrics) -> io::Result<Serving> {
         let metrics = metrics.front("http");
         let handler = Handler::new(Arc::clone(groups), metrics.clone(), &self.settings);
-        self.start("http", &(Arc::new(handler) as Arc<dyn Answers>), &metrics)
+        self.start("http", &(Arc::new(handler) as Arc<dyn Answers>), None, &metrics)
     }
 
-    /// Starts the serving threads for peers.
+    /// Starts the serving threads for peers: those of the groupcache family, and nodes of
+    /// this program that have the `secret`, if there is one.
     pub fn serve_peers(
         self,
         groups: &Arc<Groups>,
         metrics: &Metrics,
         manners: Manners,
+        secret: Option<Secret>,
     ) -> io::Result<Serving> {
         let metrics = metrics.front("peers");
+        let links = secret.map(|secret| Links { secret, groups: Arc::clone(groups) });
         let groups = Arc::clone(groups);
         let handler = PeerHandler::new(groups, metrics.clone(), manners, &self.settings);
-        self.start("peers", &(Arc::new(handler) as Arc<dyn Answers>), &metrics)
+        self.start("peers", &(Arc::new(handler) as Arc<dyn Answers>), links.as_ref(), &metrics)
     }
 
     fn start(
         self,
         surface: &'static str,
         answers: &Arc<dyn Answers>,
+        links: Option<&Links>,
         metrics: &FrontMetrics,
     ) -> io::Result<Serving> {
         let slots =
@@ -146,6 +153,7 @@ impl HttpFront {
                 listener,
                 settings: self.settings.clone(),
                 answers: Arc::clone(answers),
+                links: links.cloned(),
                 metrics: metrics.clone(),
                 slots: Arc::clone(&slots),
                 told: told.clone(),

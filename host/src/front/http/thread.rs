@@ -20,7 +20,12 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Stop, Times, answers::Answers, connection};
+use super::{
+    Stop, Times,
+    answers::Answers,
+    connection,
+    links::{self, Links},
+};
 use crate::{config, metrics::FrontMetrics};
 
 /// Wait after a failed accept, as when the process has no file descriptor left: time
@@ -39,6 +44,8 @@ pub(super) struct Thread {
     pub(super) listener: std::net::TcpListener,
     pub(super) settings: config::Http,
     pub(super) answers: Arc<dyn Answers>,
+    /// For nodes of this program, where they may come.
+    pub(super) links: Option<Links>,
     pub(super) metrics: FrontMetrics,
     /// Connections that may be open, over all threads.
     pub(super) slots: Arc<Semaphore>,
@@ -60,7 +67,7 @@ impl Thread {
     }
 
     async fn serve(self, started: &mpsc::SyncSender<io::Result<()>>) -> usize {
-        let Self { listener, settings, answers, metrics, slots, mut told } = self;
+        let Self { listener, settings, answers, links, metrics, slots, mut told } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -82,10 +89,16 @@ impl Thread {
             };
             let entry = Entry::new(&open, &metrics);
             let (answers, http1) = (Arc::clone(&answers), Rc::clone(&http1));
+            let (links, stop) = (links.clone(), told.clone());
             spawn_local(async move {
                 entry.enroll().await;
                 let is_draining = || entry.open.is_draining.get();
-                connection::serve(socket, answers, &http1, times, is_draining).await;
+                match links {
+                    Some(links) if links::is_link(&socket, times.header).await => {
+                        links.serve(socket, stop).await;
+                    }
+                    _ => connection::serve(socket, answers, &http1, times, is_draining).await,
+                }
                 drop((entry, slot));
             });
         }

@@ -233,3 +233,12 @@ async fn two_hundred_callers_leave_nothing_behind_in_the_pool() {
         assert!(text.contains(&line), "{text}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn guests_run_after_those_who_are_served_from_memory() {
+    let niceness = || rustix::process::getpriority_process(None).expect("a priority");
+    let bench = Bench::new();
+    let theirs = bench.host.fills().spawn(async move { niceness() }).await.expect("no panic");
+    assert_eq!(theirs, (niceness() + 5).min(19));
+}
