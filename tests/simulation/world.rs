@@ -255,10 +255,16 @@ impl World {
 
     /// Starts all nodes and lets them find one another.
     pub(crate) fn settle(&mut self) {
-        for node in 0..self.nodes.len() {
+        // Not in step with one another, and each knows some that are there before it.
+        let count = self.nodes.len();
+        for node in 0..count {
             self.start(node);
+            let others: Vec<_> = (0..3).map(|_| self.dice.usize(..=node)).collect();
+            self.discover(node, &others);
+            let pause = Duration::from_millis(self.dice.u64(..20));
+            self.run(pause);
         }
-        let candidates: Vec<_> = (0..self.nodes.len()).collect();
+        let candidates: Vec<_> = (0..count).collect();
         self.discover_all(&candidates);
         let limit = self.now + Duration::from_mins(2);
         let all = self.run_until(limit, Self::all_agree);

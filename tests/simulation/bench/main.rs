@@ -3,8 +3,8 @@
 //! The shipped machine and foca as it comes (`Config::new_lan`, driven like its own example
 //! agent) run in one simulator, in virtual time and from the same seeds; each line has both
 //! and, where there is one, the target. `cargo bench -p simulation`
-//! takes minutes; `-- --large` adds clusters of 5,000 nodes, which take an hour. It fails if
-//! a target is missed.
+//! takes long; `-- --large` adds clusters of 5,000 nodes. `--only=kill`, `--nodes=1000` and
+//! `--ours` (without foca) measure a part. It fails if a target is missed.
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports to whoever runs it")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -29,5 +29,12 @@ fn main() -> ExitCode {
         (true, false) => scenarios::Size::Full,
         (true, true) => scenarios::Size::Large,
     };
-    if scenarios::run(size, only) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let nodes = arguments.iter().find_map(|it| it.strip_prefix("--nodes="));
+    let parts = scenarios::Parts {
+        size,
+        only,
+        nodes: nodes.and_then(|it| it.parse().ok()),
+        has_foca: !has("--ours"),
+    };
+    if scenarios::run(&parts) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

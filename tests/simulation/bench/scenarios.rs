@@ -24,14 +24,22 @@ pub(crate) enum Size {
     Large,
 }
 
+/// What is to be measured.
+pub(crate) struct Parts<'a> {
+    pub(crate) size: Size,
+    /// Only scenarios of that name.
+    pub(crate) only: Option<&'a str>,
+    /// Only clusters of that size.
+    pub(crate) nodes: Option<usize>,
+    pub(crate) has_foca: bool,
+}
+
 /// Whose numbers they are.
 #[derive(Clone, Copy, PartialEq)]
 enum Who {
     Ours,
     Foca,
 }
-
-const BOTH: [Who; 2] = [Who::Ours, Who::Foca];
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -84,32 +92,44 @@ fn empty(who: Who, seed: u64, nodes: usize) -> World {
 /// Lines of a table, and whether all targets were met.
 struct Table {
     is_met: bool,
+    has_foca: bool,
     began: Instant,
 }
 
 impl Table {
+    /// Measures both, or ours alone.
+    fn of<T: Default>(&self, measure: impl Fn(Who) -> T) -> [T; 2] {
+        let foca = if self.has_foca { measure(Who::Foca) } else { T::default() };
+        [measure(Who::Ours), foca]
+    }
+
     fn line(&mut self, what: &str, ours: &str, foca: &str, target: &str, is_met: bool) {
         let verdict = if is_met { "" } else { "  MISSED" };
         let took = self.began.elapsed().as_secs();
+        let foca = if self.has_foca { foca } else { "-" };
         println!("{what:<46} {ours:>20} {foca:>20}   {target:<22} {took:>5} s{verdict}");
         self.is_met &= is_met;
     }
 }
 
 /// Measures; whether all targets were met.
-pub(crate) fn run(size: Size, only: Option<&str>) -> bool {
-    let mut table = Table { is_met: true, began: Instant::now() };
+pub(crate) fn run(parts: &Parts<'_>) -> bool {
+    let Parts { size, only, nodes, has_foca } = *parts;
+    let mut table = Table { is_met: true, has_foca, began: Instant::now() };
     println!(
         "{:<46} {:>20} {:>20}   target",
         "virtual time; mean / max where there are many", "ours", "foca new_lan"
     );
-    let sizes: &[usize] = match size {
-        Size::Small => &[20],
-        Size::Full => &[100, 1_000],
-        Size::Large => &[100, 1_000, 5_000],
+    let mut sizes = match size {
+        Size::Small => vec![20],
+        Size::Full => vec![100, 1_000],
+        Size::Large => vec![100, 1_000, 5_000],
     };
+    if let Some(nodes) = nodes {
+        sizes = vec![nodes];
+    }
     let wants = |name: &str| only.is_none_or(|only| name.starts_with(only));
-    for &nodes in sizes {
+    for &nodes in &sizes {
         for loss in [0.0, 0.05] {
             if wants("kill") {
                 kill(&mut table, nodes, loss);
@@ -167,7 +187,7 @@ fn time_until(world: &mut World, limit: Duration, is_so: impl Fn(&World) -> bool
 }
 
 fn kill(table: &mut Table, nodes: usize, loss: f64) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 11, nodes);
         world.network.loss = loss;
         world.run(seconds(20));
@@ -190,7 +210,7 @@ fn kill(table: &mut Table, nodes: usize, loss: f64) {
 }
 
 fn vanish(table: &mut Table, nodes: usize) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 12, nodes);
         let times: Vec<_> = (0..5)
             .map(|victim| {
@@ -206,7 +226,7 @@ fn vanish(table: &mut Table, nodes: usize) {
 }
 
 fn leave(table: &mut Table, nodes: usize) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 13, nodes);
         let times: Vec<_> = (0..5)
             .map(|leaver| {
@@ -228,7 +248,7 @@ fn leave(table: &mut Table, nodes: usize) {
 }
 
 fn join(table: &mut Table, nodes: usize) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 14, nodes);
         let mut learnt_in = Vec::new();
         let mut spread_in = Vec::new();
@@ -270,7 +290,7 @@ fn join(table: &mut Table, nodes: usize) {
 
 fn idle(table: &mut Table, nodes: usize, loss: f64) {
     let time = 60;
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 15, nodes);
         world.network.loss = loss;
         world.run(seconds(30));
@@ -298,7 +318,7 @@ fn idle(table: &mut Table, nodes: usize, loss: f64) {
 }
 
 fn split(table: &mut Table, nodes: usize) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 16, nodes);
         let candidates: Vec<_> = (0..nodes).collect();
         if who == Who::Ours {
@@ -315,7 +335,7 @@ fn split(table: &mut Table, nodes: usize) {
 }
 
 fn cold_start(table: &mut Table, nodes: usize) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = empty(who, 17, nodes);
         let candidates: Vec<_> = (0..nodes).collect();
         let began = world.now;
@@ -345,7 +365,7 @@ fn cold_start(table: &mut Table, nodes: usize) {
 
 fn pause(table: &mut Table, nodes: usize) {
     for time in [7, 15] {
-        let [ours, foca] = BOTH.map(|who| {
+        let [ours, foca] = table.of(|who| {
             let mut world = settled(who, 18, nodes);
             for node in 0..3 {
                 world.pause(node);
@@ -362,7 +382,7 @@ fn pause(table: &mut Table, nodes: usize) {
 }
 
 fn false_deaths(table: &mut Table, nodes: usize, loss: f64, minutes: u64) {
-    let [ours, foca] = BOTH.map(|who| {
+    let [ours, foca] = table.of(|who| {
         let mut world = settled(who, 19, nodes);
         world.network.loss = loss;
         world.run(seconds(60 * minutes));

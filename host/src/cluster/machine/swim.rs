@@ -66,8 +66,13 @@ impl Machine {
     /// Sets a timer of foca's, later than it asks for if this node is not well.
     fn arm(&mut self, timer: foca::Timer<Id>, after: Duration) {
         let foca::Timer::ChangeSuspectToDown { member_id: id, incarnation, .. } = timer else {
-            let due = self.now + self.health.stretch(&timer, after);
-            self.timers.set(due, Timer::Swim(timer));
+            let mut after = self.health.stretch(&timer, after);
+            if matches!(timer, foca::Timer::PeriodicGossip(_)) {
+                // Nodes that started together would gossip in step, and news would wait for
+                // the next beat at each of them.
+                after = after.mul_f64(0.8 + 0.4 * self.dice.f64());
+            }
+            self.timers.set(self.now + after, Timer::Swim(timer));
             return;
         };
         self.counters.probes_failed += 1;
