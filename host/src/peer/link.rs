@@ -40,6 +40,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 /// The longest that a node which works on an answer says nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
+/// Silence after which a link is given up, and whoever is on it with it. A question whose
+/// own time is shorter says nothing about the link.
+const DEAD_AFTER: Duration = Duration::from_secs(1);
+
 /// Questions that wait to be written; one more waits for room.
 const QUEUE: usize = 1_024;
 
@@ -55,7 +59,15 @@ pub(super) struct Way {
     authority: String,
     secret: Secret,
     reply_max: usize,
-    link: TurnMutex<Option<Arc<Link>>>,
+    link: TurnMutex<State>,
+}
+
+/// What came of the last try to make a link.
+#[derive(Debug)]
+enum State {
+    None,
+    Made(Arc<Link>),
+    Failed(Instant, String),
 }
 
 /// A connection.
@@ -63,6 +75,8 @@ pub(super) struct Way {
 struct Link {
     outgoing: mpsc::Sender<(u32, Frame)>,
     waiting: Arc<Waiting>,
+    /// Told when the link is given up.
+    end: Arc<Notify>,
 }
 
 /// Who waits for what on a link.
@@ -95,7 +109,7 @@ struct Found {
 
 impl Way {
     pub(super) fn new(authority: String, secret: Secret, reply_max: usize) -> Self {
-        Self { authority, secret, reply_max, link: TurnMutex::default() }
+        Self { authority, secret, reply_max, link: TurnMutex::new(State::None) }
     }
 
     /// Asks for a key of a group. There has to be a sign of life by the first of two
@@ -124,6 +138,7 @@ impl Way {
         if timeout(SILENCE_MAX, sent).await.is_err() {
             return Reply::Nothing("it does not read what it is asked".to_owned());
         }
+        let mut heard = Instant::now();
         let mut due = first_sign.min(deadline);
         loop {
             tokio::select! {
@@ -131,8 +146,17 @@ impl Way {
                 reply = &mut answered => {
                     return reply.unwrap_or_else(|_| Reply::Nothing("the link ended".to_owned()));
                 }
-                () = signs.notified() => due = (Instant::now() + SILENCE_MAX).min(deadline),
-                () = sleep_until(due) => return Reply::Nothing("no sign of it in time".to_owned()),
+                () = signs.notified() => {
+                    heard = Instant::now();
+                    due = (heard + SILENCE_MAX).min(deadline);
+                }
+                () = sleep_until(due) => {
+                    // A node that is there says so at once, whatever it is asked.
+                    if heard.elapsed() >= DEAD_AFTER {
+                        link.give_up();
+                    }
+                    return Reply::Nothing("no sign of it in time".to_owned());
+                }
             }
         }
     }
@@ -142,18 +166,28 @@ impl Way {
         self.link().await.is_ok()
     }
 
-    /// The link in use, or a new one. Whoever comes while it is being made waits for it.
+    /// The link in use, or a new one. Whoever comes while it is being made waits for it, and
+    /// shares what comes of it.
     async fn link(&self) -> io::Result<Arc<Link>> {
-        let mut current = self.link.lock().await;
-        if let Some(link) = current.as_ref().filter(|link| link.is_open()) {
-            return Ok(Arc::clone(link));
+        let came = Instant::now();
+        let mut state = self.link.lock().await;
+        match &*state {
+            State::Made(link) if link.is_open() => return Ok(Arc::clone(link)),
+            State::Failed(at, error) if *at >= came => return Err(io::Error::other(error.clone())),
+            _ => {}
         }
-        *current = None;
         let connected = timeout(CONNECT_TIMEOUT, connect(&self.authority, &self.secret)).await;
-        let (stream, records) = connected.map_err(|_elapsed| io::ErrorKind::TimedOut)??;
-        let link = Arc::new(Link::start(stream, records, self.reply_max));
-        *current = Some(Arc::clone(&link));
-        Ok(link)
+        match connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
+            Ok((stream, records)) => {
+                let link = Arc::new(Link::start(stream, records, self.reply_max));
+                *state = State::Made(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(error) => {
+                *state = State::Failed(Instant::now(), error.to_string());
+                Err(error)
+            }
+        }
     }
 }
 
@@ -182,15 +216,24 @@ impl Link {
         let (reader, writer) = stream.into_split();
         let records = Arc::new(records);
         let (told, telling) = (Arc::clone(&waiting), Arc::clone(&records));
+        let end = Arc::new(Notify::new());
+        let ended = Arc::clone(&end);
         tokio::spawn(async move {
             tokio::select! {
                 _ = write(writer, &records, to_write) => {}
                 _ = read(reader, &telling, &told) => {}
+                () = ended.notified() => {}
             }
             // Whoever waits hears of it by the end of their channels.
             told.close();
         });
-        Self { outgoing, waiting }
+        Self { outgoing, waiting, end }
+    }
+
+    /// Ends the link: nothing comes of it any more.
+    fn give_up(&self) {
+        self.waiting.close();
+        self.end.notify_one();
     }
 
     fn is_open(&self) -> bool {

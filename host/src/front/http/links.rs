@@ -10,6 +10,7 @@
 
 use std::{cell::RefCell, collections::VecDeque, io, rc::Rc, sync::Arc, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -41,6 +42,16 @@ const QUESTIONS_MAX: usize = 4_096;
 
 /// The longest that a question may wait for its answer, whatever the other end says.
 const PATIENCE_MAX: Duration = Duration::from_mins(10);
+
+/// Letters that wait to be written; until the other end reads them, none of its questions
+/// is read.
+const LETTERS_MAX: usize = 4_096;
+
+/// The longest that the other end may take to read some of what it asked for.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the other end may be silent before the system asks whether it is there.
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Bytes that are written at once, if so many wait.
 const BATCH: usize = 64 << 10;
@@ -84,9 +95,11 @@ async fn converse(
     let records = Arc::new(records);
     let (reader, writer) = socket.into_split();
     let outbox = Rc::new(Outbox::default());
-    let writing = spawn_local(write(writer, Arc::clone(&records), Rc::clone(&outbox)));
+    let mut writing = spawn_local(write(writer, Arc::clone(&records), Rc::clone(&outbox)));
     let mut questions = JoinSet::new();
     tokio::select! {
+        // Nobody reads any more.
+        _ = &mut writing => return,
         _ = read(reader, &records, &groups, &outbox, &mut questions) => {}
         _ = told.wait_for(|stop| *stop != Stop::No) => {
             // What is under way is answered; the other end asks nothing more of a node that
@@ -95,12 +108,13 @@ async fn converse(
         }
     }
     outbox.close();
-    // A reader that does not read is cut by the end of the thread's runtime.
     let _ = writing.await;
 }
 
 async fn shake(mut socket: TcpStream, secret: &Secret) -> io::Result<(TcpStream, Records)> {
     socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     let mut opening = [0; PREFACE.len() + Handshake::MESSAGE];
     socket.read_exact(&mut opening).await?;
     let (preface, theirs) = opening.split_at(PREFACE.len());
@@ -130,6 +144,7 @@ async fn read(
             read = reader.read_buf(&mut received) => if read? == 0 { return Ok(()) },
             Some(_) = questions.join_next() => continue,
         }
+        outbox.has_room().await;
         let mut at = 0;
         loop {
             let opened = records.open(&received[at..], &mut count, &mut plain);
@@ -191,6 +206,7 @@ struct Outbox {
     waiting: RefCell<VecDeque<(u32, Letter)>>,
     is_closed: RefCell<bool>,
     changed: Notify,
+    taken: Notify,
 }
 
 enum Letter {
@@ -237,6 +253,13 @@ impl Outbox {
         self.waiting.borrow_mut().retain(|(waiting, _)| *waiting != id);
     }
 
+    /// Waits until the other end has read some of what waits.
+    async fn has_room(&self) {
+        while self.waiting.borrow().len() >= LETTERS_MAX {
+            self.taken.notified().await;
+        }
+    }
+
     fn close(&self) {
         self.is_closed.replace(true);
         self.changed.notify_one();
@@ -272,8 +295,9 @@ async fn write(
     let (mut plain, mut sealed, mut count) = (Vec::new(), Vec::new(), 0);
     loop {
         while outbox.take(&mut plain) {
+            outbox.taken.notify_one();
             records.seal(&plain, &mut count, &mut sealed).map_err(io::Error::other)?;
-            writer.write_all(&sealed).await?;
+            timeout(READ_TIMEOUT, writer.write_all(&sealed)).await??;
             plain.clear();
             sealed.clear();
         }
