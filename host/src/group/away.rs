@@ -105,11 +105,7 @@ impl Group {
                 (flight, true)
             }
         };
-        if opened {
-            self.metrics.misses.inc()
-        } else {
-            self.metrics.collapsed.inc()
-        };
+        self.count_wait(opened);
         let answer = match timeout_at(cx.deadline, flight.landed()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_lost)) => {

@@ -238,11 +238,7 @@ impl Group {
                 (flight, true, waiting)
             }
         };
-        if opened {
-            self.metrics.misses.inc()
-        } else {
-            self.metrics.collapsed.inc()
-        };
+        self.count_wait(opened);
         let Ok(_waiting) = waiting else { return self.failed(GetError::Cycle) };
         match timeout_at(cx.deadline, flight.landed()).await {
             Ok(Ok(landing)) => self.answer(landing, opened),
@@ -396,6 +392,15 @@ impl Group {
             Ok(None) => Err(GetError::NotFound(provenance)),
             Err(error) => self.failed(GetError::Fill { error, retry_after: landing.ttl }),
         }
+    }
+
+    /// Counts a get that waits, for a flight that it `opened` or joined.
+    fn count_wait(&self, opened: bool) {
+        if opened {
+            self.metrics.misses.inc()
+        } else {
+            self.metrics.collapsed.inc()
+        };
     }
 
     /// Counts what an insertion has pushed out; says whether it was kept.

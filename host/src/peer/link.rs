@@ -30,7 +30,7 @@ use crate::{
     group::{Asked, FillError},
     value::{Head, Value},
     wire::link::{
-        Closed, Decoder, Failure, Frame, Handshake, PREFACE, Question, Records, Secret, check,
+        Closed, Failure, Frame, Handshake, Incoming, PREFACE, Question, Records, Secret, check,
     },
 };
 
@@ -49,9 +49,6 @@ const QUEUE: usize = 1_024;
 
 /// Bytes that are written at once, if so many wait.
 const BATCH: usize = 64 << 10;
-
-/// Bytes that are read at once.
-const READ: usize = 64 << 10;
 
 /// The way to one node, over a link that is made when it is needed.
 #[derive(Debug)]
@@ -73,7 +70,8 @@ enum State {
 /// A connection.
 #[derive(Debug)]
 struct Link {
-    outgoing: mpsc::Sender<(u32, Frame)>,
+    /// Frames as they go over the wire.
+    outgoing: mpsc::Sender<Vec<u8>>,
     waiting: Arc<Waiting>,
     /// Told when the link is given up.
     end: Arc<Notify>,
@@ -125,16 +123,17 @@ impl Way {
         };
         let patience = deadline.saturating_duration_since(Instant::now());
         let question = Question { group: group.into(), key: Bytes::copy_from_slice(key), patience };
-        // A key that has no room in a frame is no fault of the peer's.
-        if !Frame::Get(question.clone()).write(0, &mut Vec::new()) {
-            return Reply::Said(Asked::Unanswered);
-        }
         let signs = Arc::new(Notify::new());
         let (answer, mut answered) = oneshot::channel();
         let place =
             Place { check: check(group, key), answer, signs: Arc::clone(&signs), found: None };
         let Some(asked) = link.ask(place) else { return Reply::Nothing("the link ended".into()) };
-        let sent = link.outgoing.send((asked.id, Frame::Get(question)));
+        let mut frame = Vec::new();
+        // A key that has no room in a frame is no fault of the peer's.
+        if !Frame::Get(question).write(asked.id, &mut frame) {
+            return Reply::Said(Asked::Unanswered);
+        }
+        let sent = link.outgoing.send(frame);
         if timeout(SILENCE_MAX, sent).await.is_err() {
             return Reply::Nothing("it does not read what it is asked".to_owned());
         }
@@ -221,7 +220,7 @@ impl Link {
         tokio::spawn(async move {
             tokio::select! {
                 _ = write(writer, &records, to_write) => {}
-                _ = read(reader, &telling, &told) => {}
+                _ = read(reader, telling, &told) => {}
                 () = ended.notified() => {}
             }
             // Whoever waits hears of it by the end of their channels.
@@ -257,8 +256,10 @@ impl Drop for Asking {
     fn drop(&mut self) {
         let forgotten = self.link.waiting.lock().as_mut().and_then(|it| it.remove(&self.id));
         if forgotten.is_some() {
+            let mut frame = Vec::new();
+            let _ = Frame::Cancel.write(self.id, &mut frame);
             // An answer that comes all the same finds nobody.
-            let _ = self.link.outgoing.try_send((self.id, Frame::Cancel));
+            let _ = self.link.outgoing.try_send(frame);
         }
     }
 }
@@ -266,45 +267,34 @@ impl Drop for Asking {
 async fn write(
     mut writer: OwnedWriteHalf,
     records: &Records,
-    mut to_write: mpsc::Receiver<(u32, Frame)>,
+    mut to_write: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let (mut plain, mut sealed, mut count) = (Vec::new(), Vec::new(), 0);
-    while let Some((id, frame)) = to_write.recv().await {
-        // What does not fit a frame was not let through.
-        let _ = frame.write(id, &mut plain);
+    let (mut sealed, mut count) = (Vec::new(), 0);
+    while let Some(mut plain) = to_write.recv().await {
         while plain.len() < BATCH
-            && let Ok((id, frame)) = to_write.try_recv()
+            && let Ok(frame) = to_write.try_recv()
         {
-            let _ = frame.write(id, &mut plain);
+            plain.extend_from_slice(&frame);
         }
         records.seal(&plain, &mut count, &mut sealed).map_err(io::Error::other)?;
         writer.write_all(&sealed).await?;
-        plain.clear();
         sealed.clear();
     }
     Ok(())
 }
 
-async fn read(mut reader: OwnedReadHalf, records: &Records, waiting: &Waiting) -> io::Result<()> {
-    let (mut received, mut plain, mut count) = (Vec::with_capacity(READ), Vec::new(), 0);
-    let mut decoder = Decoder::default();
+async fn read(
+    mut reader: OwnedReadHalf,
+    records: Arc<Records>,
+    waiting: &Waiting,
+) -> io::Result<()> {
+    let mut incoming = Incoming::new(records);
     loop {
-        if reader.read_buf(&mut received).await? == 0 {
+        if reader.read_buf(incoming.room()).await? == 0 {
             return Ok(());
         }
-        let mut at = 0;
-        loop {
-            let opened = records.open(&received[at..], &mut count, &mut plain);
-            match opened.map_err(io::Error::other)? {
-                0 => break,
-                taken => at += taken,
-            }
-        }
-        received.drain(..at);
-        received.reserve(READ);
-        decoder.extend(&plain);
-        plain.clear();
-        while let Some((id, frame)) = decoder.take().map_err(io::Error::other)? {
+        incoming.open().map_err(io::Error::other)?;
+        while let Some((id, frame)) = incoming.take().map_err(io::Error::other)? {
             waiting.hear(id, frame);
         }
     }

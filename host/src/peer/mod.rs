@@ -95,28 +95,28 @@ impl Fleet {
             let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect(), None));
             peers.push((!is_me).then(peer));
         }
-        Ok(Arc::new(Self {
-            members: ArcSwap::from_pointee(Members {
-                ring: Ring::new(family.ring(), &members),
-                peers,
-            }),
-            client: Client::new(settings.reply_max.as_usize()),
-            links: None,
-            answer_timeout: settings.answer_timeout,
-            control,
-        }))
+        let members = Members { ring: Ring::new(family.ring(), &members), peers };
+        Ok(Self::new(members, None, settings, control))
     }
 
     /// A fleet of nodes of this program that have the same `secret`: nobody yet. See
     /// [`Fleet::set_members`].
     pub fn of_nodes(secret: Secret, settings: &config::Peers, control: Handle) -> Arc<Self> {
+        let members = Members { ring: Ring::new(Kind::Native, &[]), peers: Vec::new() };
+        Self::new(members, Some(secret), settings, control)
+    }
+
+    fn new(
+        members: Members,
+        secret: Option<Secret>,
+        settings: &config::Peers,
+        control: Handle,
+    ) -> Arc<Self> {
+        let reply_max = settings.reply_max.as_usize();
         Arc::new(Self {
-            members: ArcSwap::from_pointee(Members {
-                ring: Ring::new(Kind::Native, &[]),
-                peers: Vec::new(),
-            }),
-            client: Client::new(settings.reply_max.as_usize()),
-            links: Some((secret, settings.reply_max.as_usize())),
+            members: ArcSwap::from_pointee(members),
+            client: Client::new(reply_max),
+            links: secret.map(|secret| (secret, reply_max)),
             answer_timeout: settings.answer_timeout,
             control,
         })

@@ -105,11 +105,12 @@ impl Turn {
         self.end();
         self.waits.store(true, Relaxed);
         let permit = Arc::clone(&self.plugin.turns).acquire_owned().await;
-        self.waits.store(false, Relaxed);
         // Whoever is ready goes first, where there is but one thread. A task that yields is
         // the last to be woken, and for that the first to run: hence twice.
         yield_now().await;
         yield_now().await;
+        // Not before: until here it waits for a thread.
+        self.waits.store(false, Relaxed);
         *lock(&self.held) = permit.ok();
     }
 

@@ -27,7 +27,7 @@ use crate::{
     group::{Context, FillError, GetError, Group, Groups},
     value::{Hit, Value},
     wire::link::{
-        CHUNK_MAX, Decoder, Failure, Frame, Handshake, PREFACE, Question, Records, Secret, check,
+        CHUNK_MAX, Failure, Frame, Handshake, Incoming, PREFACE, Question, Records, Secret, check,
     },
 };
 
@@ -55,9 +55,6 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Bytes that are written at once, if so many wait.
 const BATCH: usize = 64 << 10;
-
-/// Bytes that are read at once.
-const READ: usize = 64 << 10;
 
 /// Whether a connection begins as a link does. No request that anybody answers begins with
 /// this letter.
@@ -100,7 +97,7 @@ async fn converse(
     tokio::select! {
         // Nobody reads any more.
         _ = &mut writing => return,
-        _ = read(reader, &records, &groups, &outbox, &mut questions) => {}
+        _ = read(reader, records, &groups, &outbox, &mut questions) => {}
         _ = told.wait_for(|stop| *stop != Stop::No) => {
             // What is under way is answered; the other end asks nothing more of a node that
             // says it is going, and what it does ask is asked elsewhere.
@@ -132,32 +129,20 @@ async fn shake(mut socket: TcpStream, secret: &Secret) -> io::Result<(TcpStream,
 
 async fn read(
     mut reader: OwnedReadHalf,
-    records: &Records,
+    records: Arc<Records>,
     groups: &Arc<Groups>,
     outbox: &Rc<Outbox>,
     questions: &mut JoinSet<()>,
 ) -> io::Result<()> {
-    let (mut received, mut plain, mut count) = (Vec::with_capacity(READ), Vec::new(), 0);
-    let mut decoder = Decoder::default();
+    let mut incoming = Incoming::new(records);
     loop {
         tokio::select! {
-            read = reader.read_buf(&mut received) => if read? == 0 { return Ok(()) },
+            read = reader.read_buf(incoming.room()) => if read? == 0 { return Ok(()) },
             Some(_) = questions.join_next() => continue,
         }
         outbox.has_room().await;
-        let mut at = 0;
-        loop {
-            let opened = records.open(&received[at..], &mut count, &mut plain);
-            match opened.map_err(io::Error::other)? {
-                0 => break,
-                taken => at += taken,
-            }
-        }
-        received.drain(..at);
-        received.reserve(READ);
-        decoder.extend(&plain);
-        plain.clear();
-        while let Some((id, frame)) = decoder.take().map_err(io::Error::other)? {
+        incoming.open().map_err(io::Error::other)?;
+        while let Some((id, frame)) = incoming.take().map_err(io::Error::other)? {
             match frame {
                 Frame::Get(question) => hear(id, question, groups, outbox, questions),
                 Frame::Cancel => outbox.cancel(id),

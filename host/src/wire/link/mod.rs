@@ -15,9 +15,11 @@
 //! - a frame has a bound, and whoever breaks a rule of the stream ends the link.
 
 mod frame;
+mod incoming;
 mod secret;
 
-pub use frame::{Decoder, FRAME_MAX, Failure, Frame, Question, TEXT_MAX, check};
+pub use frame::{Broken, Decoder, FRAME_MAX, Failure, Frame, Question, TEXT_MAX, check};
+pub use incoming::Incoming;
 pub use secret::{Closed, Handshake, PREFACE, RECORD_MAX, Records, Secret};
 
 /// What a chunk of a body has at most: small enough that others have their turn soon.
