@@ -339,7 +339,9 @@ async fn keys_that_compute_for_ever_are_poisonous_while_they_wait_for_their_turn
     let plugin = bench
         .load_with(&moody(), |p| {
             p.failure = Failure { poison_faults: 1, faults: 0, ratio: 1.0, ..brisk() };
-            p.limits.timeout = 600 * MS;
+            // Long enough to have a fair share of a busy machine, and within the CPU's.
+            p.limits.timeout = 2_000 * MS;
+            p.limits.cpu = 10_000 * MS;
         })
         .await;
     // One more than may compute at once: when their time is up, one of them waits.
