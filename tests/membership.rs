@@ -3,6 +3,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,6 +44,7 @@ impl Node {
             meta,
             identity: identity.map(Path::to_owned),
             tuning: Tuning::default(),
+            hear: Arc::new(()),
         };
         let cluster = Cluster::start(settings, sockets).expect("a member");
         Self { cluster, address }

@@ -15,8 +15,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::cluster::{
-    Keys, View,
+    Keys, NoticeId, Refused, View,
     machine::{
         Command, Counters, DATAGRAM_MAX, Event, Id, Input, Machine, Meta, NodeId, Output, Setup,
         Sizes, State, Tuning,
@@ -125,6 +127,18 @@ pub(crate) struct Node {
     pub(crate) views: u64,
     /// The name of the key of its last datagram.
     pub(crate) sealed_with: u8,
+    /// What it was told in this life, and when.
+    pub(crate) told: Vec<(Duration, Told)>,
+    /// What became of what it published last.
+    published: Option<Result<NoticeId, Refused>>,
+}
+
+/// What the node that a machine runs in is told of notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Notice(NoticeId),
+    Missed,
+    Current(bool),
 }
 
 /// What comes to a node.
@@ -319,6 +333,7 @@ impl World {
         it.stands_still = false;
         it.life += 1;
         it.believes.fill(false);
+        it.told.clear();
         it.view = Arc::default();
         it.wake_at = None;
         let process = (self.start)(setup, self.now);
@@ -384,6 +399,12 @@ impl World {
         for node in 0..self.nodes.len() {
             self.discover(node, candidates);
         }
+    }
+
+    /// `node` publishes a notice.
+    pub(crate) fn publish(&mut self, node: usize, body: Bytes) -> Result<NoticeId, Refused> {
+        self.command(node, Command::Publish { token: 0, body });
+        self.nodes[node].published.take().expect("it says what became of it")
     }
 
     /// Bytes come to `node` from nowhere.
@@ -596,6 +617,10 @@ impl World {
                 self.nodes[node].view = view;
                 self.nodes[node].views += 1;
             }
+            Output::Notice(notice) => self.tell(node, Told::Notice(notice.id)),
+            Output::Missed => self.tell(node, Told::Missed),
+            Output::Current(is_current) => self.tell(node, Told::Current(is_current)),
+            Output::Published { id, .. } => self.nodes[node].published = Some(id),
             Output::Generation(generation) => self.nodes[node].written = Some(generation),
             Output::Event(event) => self.note(node, &event),
             Output::Left => {
@@ -603,6 +628,10 @@ impl World {
                 self.nodes[node].is_tainted = true;
             }
         }
+    }
+
+    fn tell(&mut self, node: usize, told: Told) {
+        self.nodes[node].told.push((self.now, told));
     }
 
     fn note(&mut self, node: usize, event: &Event) {
@@ -727,6 +756,10 @@ impl World {
         assert!(sizes.records <= all, "{sizes:?}");
         assert!(sizes.timers <= 64 + 8 * all, "{sizes:?}");
         assert!(sizes.exchanges <= 128, "{sizes:?}");
+        let tuning = &self.tuning;
+        assert!(sizes.notices <= tuning.keep_notices, "{sizes:?}");
+        assert!(sizes.notices_bytes <= tuning.keep_bytes, "{sizes:?}");
+        assert!(sizes.notices_backlog <= 1_024 && sizes.gaps <= 1_024, "{sizes:?}");
         assert!(sizes.updates_backlog <= all && sizes.broadcasts_backlog <= all, "{sizes:?}");
     }
 }
@@ -753,6 +786,8 @@ impl Node {
             renewals: 0,
             views: 0,
             sealed_with: 0,
+            told: Vec::new(),
+            published: None,
         }
     }
 
@@ -763,6 +798,26 @@ impl Node {
 
     pub(crate) fn stands_still(&self) -> bool {
         self.stands_still
+    }
+
+    /// Whether it was told last that it is current.
+    pub(crate) fn is_current(&self) -> bool {
+        let told = self.told.iter().rev();
+        let last = told.filter_map(|(_, told)| match told {
+            Told::Current(is_current) => Some(*is_current),
+            Told::Notice(_) | Told::Missed => None,
+        });
+        last.into_iter().next().unwrap_or(false)
+    }
+
+    /// How many times it was told a notice.
+    pub(crate) fn times_told(&self, id: NoticeId) -> usize {
+        self.told.iter().filter(|(_, told)| *told == Told::Notice(id)).count()
+    }
+
+    /// How many times it was told that it missed some.
+    pub(crate) fn times_missed(&self) -> usize {
+        self.told.iter().filter(|(_, told)| *told == Told::Missed).count()
     }
 }
 

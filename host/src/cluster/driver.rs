@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::{mpsc, oneshot, watch},
@@ -27,8 +28,10 @@ use tokio::{
 };
 
 use super::{
+    Hear, NoticeId, Pulse, Refused,
     lives::Lives,
     machine::{Command, Counters, DATAGRAM_MAX, Event, Input, Machine, Output, Rejection, Sizes},
+    pulse::PULSE,
     tcp,
     view::View,
 };
@@ -37,8 +40,6 @@ use super::{
 pub(super) const QUEUE: usize = 256;
 /// Datagrams that are read before the timers are looked at.
 const DATAGRAMS_AT_ONCE: usize = 64;
-/// How long the task sleeps at most.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Between two words about packets that are not believed.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -48,6 +49,7 @@ pub(super) enum Happening {
     Request { from: SocketAddr, bytes: Vec<u8>, respond: oneshot::Sender<Option<Vec<u8>>> },
     Ended { exchange: u64, end: tcp::End },
     Command(Command),
+    Publish { body: Bytes, respond: oneshot::Sender<Result<NoticeId, Refused>> },
 }
 
 /// How membership is doing, for whoever shows numbers.
@@ -75,6 +77,8 @@ pub(super) struct Driver {
     pub(super) sender: mpsc::Sender<Happening>,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) status: Arc<Mutex<Status>>,
+    pub(super) pulse: Pulse,
+    pub(super) hear: Arc<dyn Hear>,
     pub(super) lives: Lives,
     pub(super) has_left: oneshot::Sender<()>,
 }
@@ -86,10 +90,12 @@ struct Loop {
     began: Instant,
     view: watch::Sender<Arc<View>>,
     status: Arc<Mutex<Status>>,
+    hear: Arc<dyn Hear>,
     lives: Lives,
     sender: mpsc::WeakSender<Happening>,
     asking: JoinSet<()>,
     responses: HashMap<u64, oneshot::Sender<Option<Vec<u8>>>>,
+    publishing: HashMap<u64, oneshot::Sender<Result<NoticeId, Refused>>>,
     next_token: u64,
     unsent: u64,
     lag_max: Duration,
@@ -100,8 +106,8 @@ struct Loop {
 impl Driver {
     /// Runs until the node has left, or nobody wants the cluster any more.
     pub(super) async fn run(self) {
-        let Self { machine, udp, tcp, mut happenings, sender, view, status, lives, has_left } =
-            self;
+        let Self { machine, udp, tcp, mut happenings, sender, view, status, .. } = self;
+        let Self { pulse, hear, lives, has_left, .. } = self;
         let mut serving = JoinSet::new();
         // The queue is closed when the last handle of the node's is gone, so those who only
         // serve hold it weakly.
@@ -114,10 +120,12 @@ impl Driver {
             began: Instant::now(),
             view,
             status,
+            hear,
             lives,
             sender: weak,
             asking: JoinSet::new(),
             responses: HashMap::new(),
+            publishing: HashMap::new(),
             next_token: 0,
             unsent: 0,
             lag_max: Duration::ZERO,
@@ -128,6 +136,9 @@ impl Driver {
             it.read_datagrams();
             it.handle(Input::Tick);
             it.report();
+            // Only now: whoever sees that the task runs again may take it that it has said
+            // whether the node was away.
+            pulse.beat();
             let wake = it.wake();
             tokio::select! {
                 biased;
@@ -169,6 +180,12 @@ impl Loop {
     fn happened(&mut self, happening: Happening) {
         match happening {
             Happening::Command(command) => self.handle(Input::Command(command)),
+            Happening::Publish { body, respond } => {
+                self.next_token += 1;
+                let token = self.next_token;
+                self.publishing.insert(token, respond);
+                self.handle(Input::Command(Command::Publish { token, body }));
+            }
             Happening::Request { from, bytes, respond } => {
                 self.next_token += 1;
                 let token = self.next_token;
@@ -211,6 +228,14 @@ impl Loop {
             Output::View(view) => {
                 self.view.send_replace(view);
             }
+            Output::Notice(notice) => self.hear.notice(&notice),
+            Output::Missed => self.hear.missed(),
+            Output::Current(is_current) => self.hear.is_current(is_current),
+            Output::Published { token, id } => {
+                if let Some(respond) = self.publishing.remove(&token) {
+                    let _ = respond.send(id);
+                }
+            }
             Output::Generation(generation) => {
                 if let Err(error) = self.lives.note(generation) {
                     tracing::warn!(%error, "cannot write down the node's generation");
@@ -223,7 +248,7 @@ impl Loop {
 
     /// When to wake, whatever else happens.
     fn wake(&self) -> Instant {
-        let longest = Instant::now() + LONGEST_SLEEP;
+        let longest = Instant::now() + PULSE;
         self.machine.next_wake().map_or(longest, |wake| longest.min(self.began + wake))
     }
 

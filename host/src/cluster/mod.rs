@@ -8,18 +8,24 @@
 //! Invariants:
 //! - the cluster does not know that there is a ring of keys, only who is to be in it;
 //! - discovery proposes, SWIM decides;
-//! - nobody without the cluster's key changes anything, or is answered.
+//! - nobody without the cluster's key changes anything, or is answered;
+//! - a notice comes to each member once, or the member learns that it missed something.
+//!
+//! Should the cluster's thread panic, the [view](Cluster::view) closes, the [`Pulse`] stops, and
+//! nothing more is told: the node must go on as if it could not tell what the others purge.
 
 mod driver;
 pub mod keys;
 mod lives;
 pub mod machine;
+mod notice;
+mod pulse;
 mod sockets;
 mod tcp;
 mod view;
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -27,6 +33,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     net::{TcpListener, UdpSocket},
     runtime,
@@ -39,6 +46,8 @@ pub use keys::{Key, KeyError, Keys};
 use lives::Lives;
 use machine::{Command, Id, Machine, Setup};
 pub use machine::{Meta, NodeId, State, Tuning};
+pub use notice::{Hear, NOTICE_MAX, Notice, NoticeId, Refused};
+pub use pulse::{PULSE, Pulse};
 pub use sockets::Sockets;
 pub use view::{Member, View};
 
@@ -46,7 +55,7 @@ pub use view::{Member, View};
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 /// What a node needs to be a member.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The cluster's name. Nodes of other clusters are not heard, whatever their keys.
     pub cluster: String,
@@ -60,6 +69,21 @@ pub struct Settings {
     pub identity: Option<PathBuf>,
     /// The protocol's numbers.
     pub tuning: Tuning,
+    /// Whom notices are told to; `Arc::new(())` for nobody.
+    pub hear: Arc<dyn Hear>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Settings")
+            .field("cluster", &self.cluster)
+            .field("keys", &self.keys)
+            .field("advertise", &self.advertise)
+            .field("meta", &self.meta)
+            .field("identity", &self.identity)
+            .field("tuning", &self.tuning)
+            .finish_non_exhaustive()
+    }
 }
 
 /// This node's place in the cluster. Dropping it stops the node from answering, as if it
@@ -70,6 +94,7 @@ pub struct Cluster {
     commands: mpsc::Sender<Happening>,
     view: watch::Receiver<Arc<View>>,
     status: Arc<Mutex<Status>>,
+    pulse: Pulse,
     farewell: Duration,
     has_left: oneshot::Receiver<()>,
 }
@@ -82,7 +107,7 @@ impl Cluster {
     /// Its identity cannot be read or written, the system has no randomness to give, or the
     /// sockets or the thread cannot be used.
     pub fn start(settings: Settings, sockets: Sockets) -> io::Result<Self> {
-        let Settings { cluster, keys, advertise, meta, identity, tuning } = settings;
+        let Settings { cluster, keys, advertise, meta, identity, tuning, hear } = settings;
         let mut lives = Lives::load(identity)?;
         let node = lives.node();
         let id = Id::new(advertise, lives.begin()?, node);
@@ -93,6 +118,7 @@ impl Cluster {
         let (view_sender, view) = watch::channel(Arc::default());
         let (left, has_left) = oneshot::channel();
         let status = Arc::<Mutex<Status>>::default();
+        let pulse = Pulse::new();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (udp, tcp) = {
             let _guard = runtime.enter();
@@ -106,12 +132,14 @@ impl Cluster {
             sender: sender.clone(),
             view: view_sender,
             status: Arc::clone(&status),
+            pulse: pulse.clone(),
+            hear,
             lives,
             has_left: left,
         };
         let thread = thread::Builder::new().name("cluster".to_owned());
         thread.spawn(move || runtime.block_on(driver.run()))?;
-        Ok(Self { node, commands: sender, view, status, farewell, has_left })
+        Ok(Self { node, commands: sender, view, status, pulse, farewell, has_left })
     }
 
     /// This node's name.
@@ -154,6 +182,31 @@ impl Cluster {
     /// for nothing: if the cluster is busy, this is dropped.
     pub fn doubt(&self, node: NodeId) {
         let _ = self.commands.try_send(Happening::Command(Command::Doubt(node)));
+    }
+
+    /// Publishes a notice: every other member [hears](Hear) it once. This node does not, so
+    /// whatever it is about is to be done here before.
+    ///
+    /// It is published as soon as this returns, and by then may have reached nobody: it goes by
+    /// gossip and, where gossip does not reach, when notes are compared. A future that is
+    /// dropped may have published it or not.
+    ///
+    /// # Errors
+    /// The body is longer than [`NOTICE_MAX`], or this node is no member any more.
+    pub async fn publish(&self, body: Bytes) -> Result<NoticeId, Refused> {
+        if body.len() > NOTICE_MAX {
+            return Err(Refused::TooLong);
+        }
+        let (respond, response) = oneshot::channel();
+        let sent = self.commands.send(Happening::Publish { body, respond }).await;
+        sent.map_err(|_| Refused::Gone)?;
+        response.await.unwrap_or(Err(Refused::Gone))
+    }
+
+    /// When the cluster's thread ran last, for whoever must not serve after it has not for
+    /// long: see [`Hear::is_current`].
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Leaves: tells everybody, waits until they know, and is no member any more.

@@ -36,7 +36,7 @@ pub const PAYLOAD_MAX: usize = DATAGRAM_MAX - OVERHEAD;
 
 const VERSION: u8 = 1;
 /// Version of what is inside, bound into the seal.
-const PROTOCOL: u8 = 1;
+const PROTOCOL: u8 = 2;
 const HEAD: usize = 1 + 1 + 8 + COUNTER;
 /// Packets that a node seals before it is restarted: a million a second for eight years.
 const COUNTER: usize = 6;

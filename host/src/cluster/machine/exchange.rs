@@ -3,12 +3,14 @@
 //! ```text
 //! request   tag 1 · exchange 8 · asker's id · …
 //!   challenge   asked id · incarnation 2 · verdict 1
-//!   sync        asker's incarnation 2 · digests 8+8 · notes
+//!   sync        asker's incarnation 2 · digests 8+8+8 · notes
 //!   push        notes
+//!   trade       versions · parcel, see `trade`
 //! reply     tag 1 · exchange 8 · …
 //!   alive       asked id · incarnation 2
 //!   equal
-//!   notes       digests 8+8 · notes
+//!   notes       digests 8+8+8 · notes · versions
+//!   trade       versions · parcel
 //! notes     members 4+n · records 4+(2+n)
 //! ```
 //!
@@ -17,8 +19,12 @@
 //!   the answer to anything else;
 //! - reading takes memory in proportion to the bytes that are there, whatever they claim.
 
+mod trade;
+
 use bytes::{Buf, BufMut};
 use foca::Member;
+
+pub(super) use trade::{Handed, Parcel, Version};
 
 use super::{
     codec::{Malformed, get_member, put_member},
@@ -28,10 +34,11 @@ use super::{
 
 /// The longest reply, sealed.
 pub const REPLY_MAX: usize = 4 * 1024 * 1024;
-/// The longest request, sealed. Anybody may send one, so it is shorter.
-pub const REQUEST_MAX: usize = 256 * 1024;
-/// What members and records may take of a request.
-const PUSHED_MAX: usize = REQUEST_MAX - 1_024;
+/// The longest request, sealed. Anybody may send one, so it is shorter; but it has room for
+/// the versions of as many publishers as there may be, and the longest notice.
+pub const REQUEST_MAX: usize = 384 * 1024;
+/// What members and records, or versions and notices, may take of a request.
+pub(super) const PUSHED_MAX: usize = REQUEST_MAX - 1_024;
 /// Members that are told of at once.
 pub(super) const MEMBERS_MAX: usize = 10_000;
 
@@ -44,11 +51,13 @@ pub(super) enum Verdict {
     Down,
 }
 
-/// Digests of whom a node takes for alive, and of what it knows of them.
+/// Digests of whom a node takes for alive, of what it knows of them, and of the notices that
+/// it has heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Digests {
     pub(super) members: u64,
     pub(super) records: u64,
+    pub(super) notices: u64,
 }
 
 /// What a node knows, or a part of it.
@@ -76,6 +85,8 @@ pub(super) enum Question {
     Sync { incarnation: u16, digests: Digests, notes: Notes },
     /// This is what you did not know.
     Push { notes: Notes },
+    /// These are notices that you lack. Which of yours do I lack, who has heard these?
+    Trade { versions: Vec<Version>, parcel: Parcel },
 }
 
 /// What is answered.
@@ -91,8 +102,11 @@ pub(super) enum Answer {
     Alive { id: Id, incarnation: u16 },
     /// We know the same; or, to a push, thank you.
     Equal,
-    /// We do not: this is what I know.
-    Notes { digests: Digests, notes: Notes },
+    /// We do not: this is what I know, as far as we differ. Of notices, it is only which ones
+    /// I have heard.
+    Notes { digests: Digests, notes: Notes, versions: Vec<Version> },
+    /// These are notices that you lack, and which ones I have heard.
+    Trade { versions: Vec<Version>, parcel: Parcel },
 }
 
 impl Request {
@@ -102,6 +116,7 @@ impl Request {
             Question::Challenge { .. } => 0,
             Question::Sync { .. } => 1,
             Question::Push { .. } => 2,
+            Question::Trade { .. } => 3,
         };
         to.put_u8(tag);
         to.put_u64(self.exchange);
@@ -118,6 +133,10 @@ impl Request {
                 notes.encode(&mut to);
             }
             Question::Push { notes } => notes.encode(&mut to),
+            Question::Trade { versions, parcel } => {
+                Version::encode_all(versions, &mut to);
+                parcel.encode(&mut to);
+            }
         }
         to
     }
@@ -143,6 +162,10 @@ impl Request {
                 notes: Notes::decode(from)?,
             },
             2 => Question::Push { notes: Notes::decode(from)? },
+            3 => Question::Trade {
+                versions: Version::decode_all(from)?,
+                parcel: Parcel::decode(from)?,
+            },
             _ => return Err(Malformed),
         };
         Ok(Self { exchange, from: asker, question })
@@ -156,6 +179,7 @@ impl Reply {
             Answer::Alive { .. } => 0,
             Answer::Equal => 1,
             Answer::Notes { .. } => 2,
+            Answer::Trade { .. } => 3,
         };
         to.put_u8(tag);
         to.put_u64(self.exchange);
@@ -165,9 +189,14 @@ impl Reply {
                 to.put_u16(*incarnation);
             }
             Answer::Equal => {}
-            Answer::Notes { digests, notes } => {
+            Answer::Notes { digests, notes, versions } => {
                 digests.encode(&mut to);
                 notes.encode(&mut to);
+                Version::encode_all(versions, &mut to);
+            }
+            Answer::Trade { versions, parcel } => {
+                Version::encode_all(versions, &mut to);
+                parcel.encode(&mut to);
             }
         }
         to
@@ -180,7 +209,15 @@ impl Reply {
         let answer = match tag {
             0 => Answer::Alive { id: Id::decode(from)?, incarnation: from.try_get_u16()? },
             1 => Answer::Equal,
-            2 => Answer::Notes { digests: Digests::decode(from)?, notes: Notes::decode(from)? },
+            2 => Answer::Notes {
+                digests: Digests::decode(from)?,
+                notes: Notes::decode(from)?,
+                versions: Version::decode_all(from)?,
+            },
+            3 => Answer::Trade {
+                versions: Version::decode_all(from)?,
+                parcel: Parcel::decode(from)?,
+            },
             _ => return Err(Malformed),
         };
         Ok(Self { exchange, answer })
@@ -188,13 +225,23 @@ impl Reply {
 }
 
 impl Digests {
+    /// Whether they are of the same members, and the same knowledge of them.
+    pub(super) fn is_of_same_members(self, other: Self) -> bool {
+        (self.members, self.records) == (other.members, other.records)
+    }
+
     fn encode(self, to: &mut Vec<u8>) {
         to.put_u64(self.members);
         to.put_u64(self.records);
+        to.put_u64(self.notices);
     }
 
     fn decode(from: &mut &[u8]) -> Result<Self, Malformed> {
-        Ok(Self { members: from.try_get_u64()?, records: from.try_get_u64()? })
+        Ok(Self {
+            members: from.try_get_u64()?,
+            records: from.try_get_u64()?,
+            notices: from.try_get_u64()?,
+        })
     }
 }
 

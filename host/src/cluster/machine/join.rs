@@ -101,12 +101,18 @@ impl Machine {
         self.phase == Phase::Member && self.foca.num_members() == 0
     }
 
+    /// Whether this node knows of no address where anybody may be.
+    pub(super) fn has_nowhere_to_ask(&self) -> bool {
+        self.is_alone() && self.join.candidates.is_empty() && !self.join.has_joined
+    }
+
     /// Foca has found somebody.
     pub(super) fn connected(&mut self) {
         self.join.tries = 0;
         self.join.has_joined = true;
         self.publisher.is_new_since(self.now);
         self.event(Event::Joined);
+        self.is_found();
         // Whoever is there may not have heard what this node says of itself, nor this node
         // of all of them.
         let own = self.own.clone();
@@ -117,6 +123,7 @@ impl Machine {
     /// Foca has nobody left, and stops all that it does (F3).
     pub(super) fn alone(&mut self) {
         self.event(Event::Alone);
+        self.currency.alone_since(self.now);
         if !self.join.is_set && self.phase == Phase::Member {
             self.join.is_set = true;
             self.join.tries = 0;

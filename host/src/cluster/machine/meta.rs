@@ -33,7 +33,7 @@ pub const TEXT_MAX: usize = 32;
 pub const PLUGINS_MAX: usize = 8;
 
 /// The kind of broadcast that a record is.
-const KIND: u8 = 1;
+pub(super) const KIND: u8 = 1;
 const FORMAT: u8 = 1;
 
 /// What a member is doing.

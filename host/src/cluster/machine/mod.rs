@@ -9,7 +9,9 @@
 //! - `identity`, `codec`, `envelope`, `replay`: who members are, and their datagrams;
 //! - `exchange`: what is asked over TCP; `challenge`: is it still there, `notes`: what do you
 //!   know;
-//! - `meta`, `records`: what members say of themselves;
+//! - `meta`, `records`: what members say of themselves; `broadcasts`: what gossip carries;
+//! - `notices`, `seqs`, `trades`: what members publish, heard once by each; `currency`: whether
+//!   this node has heard it;
 //! - `swim`: foca and its timers, `tuning`, `health`, `timers`, `effects`: what it is given;
 //! - `join`, `tombstones`: finding members again, forgetting them;
 //! - `rivals`, `leave`: when this node has to go, and how it goes;
@@ -22,8 +24,10 @@
 //! - a node that is alone never stops trying not to be;
 //! - whatever is kept is bounded by the members, and they by a constant.
 
+mod broadcasts;
 mod challenge;
 mod codec;
+mod currency;
 mod effects;
 mod envelope;
 mod exchange;
@@ -34,14 +38,17 @@ mod join;
 mod leave;
 mod meta;
 mod notes;
+mod notices;
 mod publish;
 mod records;
 mod replay;
 mod rivals;
+mod seqs;
 mod surface;
 mod swim;
 mod timers;
 mod tombstones;
+mod trades;
 mod tuning;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -56,18 +63,22 @@ pub use meta::{Meta, PLUGINS_MAX, RECORD_MAX, State, TEXT_MAX};
 pub use surface::{Command, Counters, Event, Input, Output, Setup, Sizes};
 pub use tuning::Tuning;
 
+use broadcasts::Handler;
 use challenge::Challenges;
+use currency::Currency;
 use effects::{Dice, Effects};
 use gate::Gate;
 use health::Health;
 use join::Join;
 use meta::{Record, Subject};
 use notes::Syncs;
+use notices::{Notices, Origin};
 use publish::Publisher;
 use records::Shared;
 use rivals::Rivals;
 use timers::{Timer, Timers};
 use tombstones::Tombstones;
+use trades::Catching;
 
 use super::Keys;
 
@@ -80,7 +91,7 @@ const EXCHANGE_MAX: Duration = Duration::from_mins(1);
 /// Exchanges under way. More are not begun.
 const EXCHANGES_MAX: usize = 128;
 
-type Swim = Foca<Id, Codec, Dice, Shared>;
+type Swim = Foca<Id, Codec, Dice, Handler>;
 
 /// Membership of one node; see the [module](self).
 pub struct Machine {
@@ -93,11 +104,15 @@ pub struct Machine {
     timers: Timers,
     health: Health,
     records: Shared,
+    /// What foca hands broadcasts to; the notices are in it.
+    handler: Handler,
     own: Record,
     join: Join,
     exchanges: HashMap<u64, Exchange>,
     challenges: Challenges,
     syncs: Syncs,
+    catching: Catching,
+    currency: Currency,
     tombstones: Tombstones,
     rivals: Rivals,
     gate: Gate,
@@ -135,8 +150,14 @@ struct Exchange {
 #[derive(Debug)]
 enum Purpose {
     Challenge(challenge::Cause),
-    Sync,
+    /// With this digest of our notices.
+    Sync {
+        notices: u64,
+    },
     Push,
+    Trade {
+        round: u8,
+    },
 }
 
 impl Machine {
@@ -145,6 +166,8 @@ impl Machine {
         let Setup { cluster, keys, id, boot, seed, meta, tuning } = setup;
         let mut dice = fastrand::Rng::with_seed(seed);
         let records = Shared::new(Subject::from(&id));
+        let origin = Origin { node: id.node, epoch: id.generation };
+        let handler = Handler::new(records.clone(), Notices::new(origin, &tuning, now));
         let own = Record {
             subject: Subject::from(&id),
             epoch: id.generation,
@@ -154,7 +177,7 @@ impl Machine {
         };
         let config = tuning::config(&tuning, 1);
         let swim_dice = Dice(fastrand::Rng::with_seed(dice.u64(..)));
-        let foca = Foca::with_custom_broadcast(id, config, swim_dice, Codec, records.clone());
+        let foca = Foca::with_custom_broadcast(id, config, swim_dice, Codec, handler.clone());
         let mut machine = Self {
             tuning,
             foca,
@@ -164,11 +187,14 @@ impl Machine {
             timers: Timers::default(),
             health: Health::default(),
             records,
+            handler,
             own,
             join: Join::default(),
             exchanges: HashMap::new(),
             challenges: Challenges::default(),
             syncs: Syncs::default(),
+            catching: Catching::default(),
+            currency: Currency::new(now),
             tombstones: Tombstones::default(),
             rivals: Rivals::default(),
             gate: Gate::default(),
@@ -188,6 +214,7 @@ impl Machine {
     /// Takes in what happened at `now`, a time since any fixed moment; says what to do.
     pub fn handle(&mut self, input: Input<'_>, now: Duration) -> Vec<Output> {
         self.now = self.now.max(now);
+        self.handler.notices().set_now(self.now);
         self.notice_lag();
         match input {
             Input::Datagram { from, bytes } => self.datagram(from, bytes),
@@ -225,6 +252,8 @@ impl Machine {
     /// How much it keeps.
     pub fn sizes(&self) -> Sizes {
         let known = self.foca.iter_membership_state().len();
+        let notices = self.handler.notices();
+        let passed_on = notices.backlog.items();
         Sizes {
             members: self.foca.num_members(),
             down: known - self.foca.num_members(),
@@ -233,7 +262,12 @@ impl Machine {
             exchanges: self.exchanges.len(),
             records: self.records.lock().iter().count(),
             updates_backlog: self.foca.updates_backlog(),
-            broadcasts_backlog: self.foca.custom_broadcast_backlog(),
+            broadcasts_backlog: self.foca.custom_broadcast_backlog() - passed_on,
+            notices_backlog: passed_on,
+            notices: notices.kept(),
+            notices_bytes: notices.bytes(),
+            publishers: notices.origins(),
+            gaps: notices.gaps(),
         }
     }
 
@@ -252,6 +286,7 @@ impl Machine {
         self.set_jittered(self.tuning.rejoin, Timer::Rejoin);
         self.set_jittered(self.tuning.sync, Timer::Sync);
         self.timers.set(self.now + tombstones::SWEEP, Timer::Sweep);
+        self.begin_currency();
     }
 
     fn tick(&mut self) {
@@ -266,6 +301,8 @@ impl Machine {
                 Timer::Sync => self.sync_by_turn(),
                 Timer::Hungry => self.sync_for_records(),
                 Timer::Soon => self.sync_after_news(),
+                Timer::CatchUp => self.catch_up(),
+                Timer::Currency => self.currency_round(),
                 Timer::Look => self.sync_with_any(),
                 Timer::Publish => self.publisher.wake(),
                 Timer::Sweep => self.sweep(),
@@ -284,6 +321,10 @@ impl Machine {
             }
             Command::Doubt(node) => self.doubt(node),
             Command::SetKeys(keys) => self.set_keys(keys),
+            Command::Publish { token, body } => {
+                let id = self.issue(body);
+                self.out.push(Output::Published { token, id });
+            }
             Command::Leave => self.leave(),
         }
     }
@@ -342,6 +383,12 @@ impl Machine {
                 self.merge(notes);
                 exchange::Answer::Equal
             }
+            exchange::Question::Trade { versions, parcel } => {
+                let answer = self.answer_trade(versions, parcel.clone());
+                // Told before it is answered: whoever asked may take it for told.
+                self.hear();
+                answer
+            }
         };
         Some(exchange::Reply { exchange: request.exchange, answer })
     }
@@ -353,7 +400,7 @@ impl Machine {
         }
         let timeout = match purpose {
             Purpose::Challenge(_) => challenge::TIMEOUT,
-            Purpose::Sync | Purpose::Push => notes::TIMEOUT,
+            Purpose::Sync { .. } | Purpose::Push | Purpose::Trade { .. } => notes::TIMEOUT,
         };
         let exchange = self.dice.u64(..);
         let request = exchange::Request { exchange, from: self.id(), question };
@@ -375,11 +422,17 @@ impl Machine {
     }
 
     fn ended(&mut self, exchange: u64, end: End) {
-        let Some(Exchange { to, purpose, .. }) = self.exchanges.remove(&exchange) else { return };
+        let Some(Exchange { to, since, purpose }) = self.exchanges.remove(&exchange) else {
+            return;
+        };
+        if !matches!(end, End::Refused | End::Failed) {
+            self.currency.heard_somebody();
+        }
         match purpose {
             Purpose::Challenge(cause) => self.challenge_ended(to, cause, &end),
-            Purpose::Sync => self.sync_ended(to, end),
+            Purpose::Sync { notices } => self.sync_ended(to, notices, since, end),
             Purpose::Push => {}
+            Purpose::Trade { round } => self.trade_ended(to, round, since, end),
         }
     }
 
@@ -397,7 +450,9 @@ impl Machine {
         if let Some((epoch, version)) = outdo {
             self.outdo(epoch, version);
         }
-        let is_flooded = self.foca.custom_broadcast_backlog() >= PASSED_ON_MAX;
+        self.hear();
+        let notices = self.handler.notices().backlog.items();
+        let is_flooded = self.foca.custom_broadcast_backlog() - notices >= PASSED_ON_MAX;
         let has_news = {
             let mut records = self.records.lock();
             records.is_flooded = is_flooded;
@@ -413,6 +468,7 @@ impl Machine {
             self.turn_keys();
         }
         self.publish();
+        self.settle_currency();
     }
 
     /// A time from now, within a fifth of `after`.

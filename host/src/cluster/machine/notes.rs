@@ -100,8 +100,9 @@ impl Machine {
         let records = is_new.then(|| self.own.encode()).into_iter().collect();
         let notes = Notes { members: Vec::new(), records };
         let incarnation = self.incarnation();
-        let question = Question::Sync { incarnation, digests: self.digests(), notes };
-        if self.ask(to, question, Purpose::Sync) {
+        let digests = self.digests();
+        let question = Question::Sync { incarnation, digests, notes };
+        if self.ask(to, question, Purpose::Sync { notices: digests.notices }) {
             self.counters.syncs += 1;
         }
     }
@@ -141,40 +142,65 @@ impl Machine {
         self.swim(|foca, to| foca.apply_many(std::iter::once(alive), true, to));
         self.merge(notes);
         let digests = self.digests();
-        if digests != theirs {
-            return Answer::Notes { digests, notes: self.all_notes() };
+        let notes = if digests.is_of_same_members(theirs) {
+            self.word_of_suspicion(from)
+        } else {
+            self.all_notes()
+        };
+        if digests == theirs && notes == Notes::default() {
+            return Answer::Equal;
         }
-        match self.known(from.addr) {
-            // It may have missed that it is suspected: now it can refute.
-            Some(asker) if *asker.id() == from && asker.state() == State::Suspect => {
-                let notes = Notes { members: vec![asker.clone()], records: Vec::new() };
-                Answer::Notes { digests, notes }
-            }
-            _ => Answer::Equal,
-        }
+        let has_same_notices = digests.notices == theirs.notices;
+        let versions =
+            if has_same_notices { Vec::new() } else { self.handler.notices().versions() };
+        Answer::Notes { digests, notes, versions }
     }
 
-    pub(super) fn sync_ended(&mut self, to: SocketAddr, end: End) {
+    /// What somebody is told who knows all that we do: it may have missed that it is
+    /// suspected, and now it can refute.
+    fn word_of_suspicion(&self, asker: Id) -> Notes {
+        let known = self.known(asker.addr);
+        let suspect = known.filter(|it| *it.id() == asker && it.state() == State::Suspect);
+        Notes { members: suspect.into_iter().cloned().collect(), records: Vec::new() }
+    }
+
+    /// A comparison that was begun at `since`, with this digest of our `notices`.
+    pub(super) fn sync_ended(&mut self, to: SocketAddr, notices: u64, since: Duration, end: End) {
         match end {
             End::Answered(Answer::Equal) => {
                 self.counters.syncs_equal += 1;
                 self.syncs.in_a_row = 0;
+                self.compared(since);
             }
-            End::Answered(Answer::Notes { digests, notes }) => {
+            End::Answered(Answer::Notes { digests, notes, versions }) => {
                 self.merge(&notes);
                 self.sync_soon();
-                if self.digests() != digests {
-                    let lacked = self.lacked_by(&notes);
-                    if lacked != Notes::default() {
-                        self.ask(to, Question::Push { notes: lacked }, Purpose::Push);
-                    }
+                self.tell_back(to, digests, &notes);
+                if digests.notices == notices {
+                    self.compared(since);
+                } else {
+                    self.trade(to, &versions, 0);
                 }
             }
-            End::Answered(Answer::Alive { .. }) | End::Refused | End::Failed => {
+            End::Answered(Answer::Alive { .. } | Answer::Trade { .. })
+            | End::Refused
+            | End::Failed => {
                 self.counters.syncs_failed += 1;
                 if !self.syncs.is_soon && self.foca.num_members() > 0 {
                     self.sync_soon();
                 }
+            }
+        }
+    }
+
+    /// Tells another member what it lacks, if it has told what it knows.
+    fn tell_back(&mut self, to: SocketAddr, theirs: Digests, notes: &Notes) {
+        let own = self.id().addr;
+        let has_told = notes.members.iter().any(|member| member.id().addr != own);
+        if has_told && !self.digests().is_of_same_members(theirs) {
+            let lacked = self.lacked_by(notes);
+            if lacked != Notes::default() {
+                self.ask(to, Question::Push { notes: lacked }, Purpose::Push);
             }
         }
     }
@@ -239,7 +265,8 @@ impl Machine {
         }
     }
 
-    /// Digests of whom we take for alive, ourselves among them, and what we know of them.
+    /// Digests of whom we take for alive, ourselves among them, what we know of them, and the
+    /// notices that we have heard.
     pub(super) fn digests(&self) -> Digests {
         let ids = || {
             let others = self.foca.iter_members().map(foca::Member::id);
@@ -251,7 +278,8 @@ impl Machine {
             id.encode(&mut bytes);
             digest ^ xxh3_64(&bytes)
         });
-        Digests { members, records: self.records.lock().digest(ids().map(Subject::from)) }
+        let records = self.records.lock().digest(ids().map(Subject::from));
+        Digests { members, records, notices: self.handler.notices().digest() }
     }
 
     /// All that we know, but for what is known of the dead: only the last of those.

@@ -2,9 +2,8 @@
 //!
 //! Records travel as foca's broadcasts: each node sends what is news to it a few times,
 //! and whoever joins later gets the rest when notes are compared. When a whole cluster
-//! starts at once there is too much news to be passed on so, and notes carry most of it. The table is shared
-//! with the handler that foca owns and never gives back; only the machine's thread ever
-//! takes its lock.
+//! starts at once there is too much news to be passed on so, and notes carry most of it. The
+//! table is shared with the handler that foca owns, see `broadcasts`.
 //!
 //! Invariants:
 //! - what others say about this node itself is never believed, only outdone;
@@ -15,13 +14,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use foca::{BroadcastHandler, Invalidates};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     codec::Malformed,
     exchange::MEMBERS_MAX,
-    identity::Id,
     meta::{Record, Subject},
 };
 
@@ -132,33 +129,5 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Records> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What of the broadcasts under way a newer one replaces.
-pub(super) struct Topic(Subject);
-
-impl Invalidates for Topic {
-    fn invalidates(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl BroadcastHandler<Id> for Shared {
-    type Key = Topic;
-    type Error = Malformed;
-
-    fn receive_item(
-        &mut self,
-        bytes: &[u8],
-        from: Option<&Id>,
-    ) -> Result<Option<Topic>, Malformed> {
-        let mut records = self.lock();
-        if from.is_some() {
-            let news = records.hear(bytes)?;
-            return Ok(news.filter(|_| !records.is_flooded).map(Topic));
-        }
-        // Our own word, or one that we were told when notes were compared.
-        Ok(Some(Topic(Record::decode(bytes)?.subject)))
     }
 }

@@ -45,6 +45,7 @@ impl Machine {
             self.counters.renewals += 1;
             self.out.push(Output::Generation(above.generation));
             self.event(Event::Renewed(above));
+            self.doubt_currency();
             self.swim(|foca, effects| foca.change_identity(above, effects));
         }
         self.timers.set(self.now + LOOK, Timer::Look);

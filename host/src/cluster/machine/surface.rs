@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{Id, Meta, NodeId, Rejection, State, Tuning};
-use crate::cluster::{Keys, View};
+use crate::cluster::{Keys, Notice, NoticeId, Refused, View};
 
 /// What a machine begins with.
 #[derive(Debug)]
@@ -80,6 +82,13 @@ pub enum Command {
     Doubt(NodeId),
     /// Other keys. A new one seals as soon as all members have it.
     SetKeys(Keys),
+    /// Tell all members this, once each. Answered by [`Output::Published`].
+    Publish {
+        /// The driver's name for whoever publishes.
+        token: u64,
+        /// The text.
+        body: Bytes,
+    },
     /// Go: drain, tell everybody, and stop.
     Leave,
 }
@@ -115,6 +124,19 @@ pub enum Output {
     },
     /// The cluster looks different now.
     View(Arc<View>),
+    /// A member has published this.
+    Notice(Notice),
+    /// Members have published something that nobody has any more.
+    Missed,
+    /// Whether this node has heard what the others have.
+    Current(bool),
+    /// What became of a [`Command::Publish`].
+    Published {
+        /// The driver's name for whoever publishes.
+        token: u64,
+        /// Under which name it is published.
+        id: Result<NoticeId, Refused>,
+    },
     /// The node has a new generation, to be written down before it is restarted.
     Generation(u64),
     /// Something for the log.
@@ -190,6 +212,11 @@ pub struct Counters {
     pub renewals: u64,
     pub members_down: u64,
     pub lags: u64,
+    pub notices_published: u64,
+    pub notices_heard: u64,
+    pub notices_missed: u64,
+    pub trades: u64,
+    pub doubts: u64,
     pub swim_errors: u64,
 }
 
@@ -205,4 +232,9 @@ pub struct Sizes {
     pub records: usize,
     pub updates_backlog: usize,
     pub broadcasts_backlog: usize,
+    pub notices_backlog: usize,
+    pub notices: usize,
+    pub notices_bytes: usize,
+    pub publishers: usize,
+    pub gaps: usize,
 }

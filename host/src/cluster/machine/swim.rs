@@ -60,6 +60,7 @@ impl Machine {
             self.health.better();
         }
         self.challenges.note_boot(header.src.addr, opened.boot);
+        self.currency.heard_somebody();
         self.swim(|foca, effects| foca.handle_data(&opened.payload, effects));
     }
 
@@ -139,6 +140,8 @@ impl Machine {
                 self.counters.renewals += 1;
                 self.out.push(Output::Generation(id.generation));
                 self.event(Event::Renewed(*id));
+                // Whoever took this node for dead has told it nothing since.
+                self.doubt_currency();
             }
             // Identities can always be renewed, so this is only when we leave.
             OwnedNotification::Defunct => {}
@@ -178,6 +181,7 @@ impl Machine {
         self.counters.lags += 1;
         self.health.worse();
         self.event(Event::Lag(lag));
+        self.was_held_up(lag);
         // Others may suspect this node, and the word of it may be lost.
         self.sync_with_any();
         self.sync_soon();

@@ -36,6 +36,10 @@ pub(super) enum Timer {
     Hungry,
     /// Compare notes since something changed.
     Soon,
+    /// Ask for notices that there are and we have not heard.
+    CatchUp,
+    /// See whether we have heard what the others have.
+    Currency,
     /// Look whether somebody else still claims our address.
     Look,
     /// The view may change by the time alone.

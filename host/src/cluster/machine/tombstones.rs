@@ -94,6 +94,7 @@ impl Machine {
         let known: std::collections::HashSet<SocketAddr> =
             self.foca.iter_membership_state().map(|it| it.id().addr).collect();
         self.records.lock().sweep(|subject| known.contains(&subject.addr));
+        self.handler.notices().sweep();
         self.challenges.sweep(self.now, |addr| known.contains(addr));
         let now = self.now;
         self.exchanges.retain(|_, it| now < it.since + super::EXCHANGE_MAX);

@@ -44,6 +44,13 @@ pub struct Tuning {
     pub forget: Duration,
     /// Time between the word that this node is leaving and its leave.
     pub farewell: Duration,
+    /// How long notices are kept for members that are away. Whoever is away for longer learns
+    /// only that it missed some.
+    pub keep: Duration,
+    /// How many of them are kept at most.
+    pub keep_notices: usize,
+    /// And how many bytes of them. More than the longest notice.
+    pub keep_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -61,6 +68,9 @@ impl Default for Tuning {
             coalesce: Duration::from_millis(250),
             forget: Duration::from_hours(24),
             farewell: Duration::from_secs(1),
+            keep: Duration::from_mins(10),
+            keep_notices: 8_192,
+            keep_bytes: 4 * 1024 * 1024,
         }
     }
 }
