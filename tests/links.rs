@@ -1,5 +1,10 @@
 //! Nodes of this program asking one another over links.
 
+mod code;
+mod hedges;
+mod hints;
+mod warm;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -11,10 +16,12 @@ use std::{
 
 use cachecluster::{
     config::{Caching, Http, Peers},
-    front::http::{HttpFront, Manners, Serving},
-    group::{Context, Fill, FillError, GetError, Group, Groups, Outcome, getter_fn},
+    front::http::{HttpFront, Linked, Manners, Serving},
+    group::{
+        BoxFuture, Context, Fill, FillError, GetError, Getter, Group, Groups, Outcome, Tidings,
+    },
     metrics::Metrics,
-    peer::{Fleet, Member},
+    peer::{Fleet, Member, Ties},
     value::{Freshness, Head, Served},
     wire::{Dialect, link::Secret},
 };
@@ -36,13 +43,51 @@ struct Node {
     fills: Arc<AtomicUsize>,
     serving: Option<Serving>,
     groups: Arc<Groups>,
+    metrics: Metrics,
+}
+
+/// What a node is to be like.
+#[derive(Clone)]
+struct Wish {
+    secret: Secret,
+    code: u64,
+    tidings: Option<Arc<dyn Tidings>>,
+    settings: Peers,
+    links: usize,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        let secret = Secret::new("test", b"key");
+        Self { secret, code: 0, tidings: None, settings: Peers::default(), links: 2 }
+    }
+}
+
+/// The getter of every node, and how often it was asked.
+struct Loader {
+    code: u64,
+    fills: Arc<AtomicUsize>,
+}
+
+impl Getter for Loader {
+    fn load(&self, fill: Fill) -> BoxFuture<'_, Result<Outcome, FillError>> {
+        self.fills.fetch_add(1, SeqCst);
+        Box::pin(load(fill))
+    }
+
+    fn code(&self) -> u64 {
+        self.code
+    }
 }
 
 /// What the getter of every node answers.
 async fn load(fill: Fill) -> Result<Outcome, FillError> {
+    /// Over all nodes: no two fills bring the same.
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let text = String::from_utf8_lossy(&fill.key).into_owned();
     let size = |text: &str| text.split(':').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
     match text.split(':').next() {
+        Some("numbered") => Ok(Outcome::found(format!("number {}", NUMBER.fetch_add(1, SeqCst)))),
         Some("none") => Ok(Outcome::not_found()),
         Some("down") => Err(FillError::Unavailable {
             message: "the origin is down".into(),
@@ -70,51 +115,85 @@ async fn load(fill: Fill) -> Result<Outcome, FillError> {
     }
 }
 
-fn start(secret: &Secret) -> Node {
+fn start(wish: &Wish) -> Node {
     let fills = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&fills);
-    let getter = getter_fn(move |fill| {
-        count.fetch_add(1, SeqCst);
-        load(fill)
-    });
+    let getter = Arc::new(Loader { code: wish.code, fills: Arc::clone(&fills) });
     let metrics = Metrics::new();
     let caching =
         Caching { value_max: cachecluster::config::ByteSize::mib(8), ..Caching::default() };
     let group = Group::new("g", caching, getter, Handle::current(), metrics.group("g"));
-    let fleet = Fleet::of_nodes(secret.clone(), &Peers::default(), Handle::current());
+    let (secret, tidings) = (wish.secret.clone(), wish.tidings.clone());
+    let ties = Ties { secret, tidings, links: wish.links, metrics: metrics.fleet() };
+    let fleet = Fleet::of_nodes(ties, &wish.settings, Handle::current());
+    // However busy the machine is.
+    fleet.peek_within(PATIENCE);
     group.join_peers(Arc::clone(&fleet) as _, metrics.peers("g"));
     let groups = Arc::new(Groups::default());
     groups.replace([Arc::clone(&group)]);
-    let peers = Peers { listen: ([127, 0, 0, 1], 0).into(), ..Peers::default() };
+    let serving = serve(&groups, &metrics, wish, ([127, 0, 0, 1], 0).into());
+    let address = serving.local_addr();
+    Node { group, fleet, address, fills, serving: Some(serving), groups, metrics }
+}
+
+fn serve(groups: &Arc<Groups>, metrics: &Metrics, wish: &Wish, listen: SocketAddr) -> Serving {
+    let peers = Peers { listen, ..Peers::default() };
     let front = HttpFront::bind_peers(&peers, &Http { threads: 1, ..Http::default() });
-    let front = front.expect("a port");
-    let address = front.local_addr();
     let manners = Manners { dialect: Dialect::V2, plus_is_space: false, value_max: 1 << 20 };
-    let serving = front.serve_peers(&groups, &metrics, manners, Some(secret.clone()));
-    let serving = Some(serving.expect("a thread"));
-    Node { group, fleet, address, fills, serving, groups }
+    let linked = Linked { secret: wish.secret.clone(), tidings: wish.tidings.clone() };
+    let serving = front.expect("the port").serve_peers(groups, metrics, manners, Some(linked));
+    serving.expect("a thread")
 }
 
 /// Nodes that know one another.
 fn fleet(count: usize) -> Vec<Node> {
-    let secret = Secret::new("test", b"key");
-    let nodes: Vec<_> = (0..count).map(|_| start(&secret)).collect();
-    introduce(&nodes);
+    let nodes: Vec<_> = (0..count).map(|_| start(&Wish::default())).collect();
+    let all: Vec<_> = nodes.iter().collect();
+    introduce(&all);
     nodes
 }
 
-fn introduce(nodes: &[Node]) {
+/// Tells each of `nodes` of all of them.
+fn introduce(nodes: &[&Node]) {
     for me in nodes {
-        let members: Vec<_> = nodes
-            .iter()
-            .map(|node| Member {
-                name: node.address.to_string(),
-                address: node.address,
-                weight: 1,
-                is_self: node.address == me.address,
-            })
-            .collect();
-        me.fleet.set_members(&members);
+        me.fleet.set_members(&members(nodes, me));
+    }
+}
+
+/// `nodes` as they look to `me`.
+fn members(nodes: &[&Node], me: &Node) -> Vec<Member> {
+    let member = |node: &&Node| Member {
+        name: node.address.to_string(),
+        address: node.address,
+        weight: 1,
+        is_self: node.address == me.address,
+    };
+    nodes.iter().map(member).collect()
+}
+
+fn fills(nodes: &[Node]) -> usize {
+    nodes.iter().map(|node| node.fills.load(SeqCst)).sum()
+}
+
+impl Node {
+    async fn get(&self, key: &[u8]) -> Vec<u8> {
+        self.group.get(key, &patience()).await.expect("a value").value.body().to_vec()
+    }
+
+    fn is_remote(&self, key: &[u8]) -> bool {
+        cachecluster::group::Peers::is_remote(&*self.fleet, "g", key)
+    }
+
+    /// Keys that begin so and are this node's own.
+    fn own_keys(&self, begin: &str, count: usize) -> Vec<Vec<u8>> {
+        let keys = (0..).map(|number| format!("{begin}:{number}").into_bytes());
+        keys.filter(|key| !self.is_remote(key)).take(count).collect()
+    }
+
+    /// What a counter stands at.
+    fn counter(&self, series: &str) -> u64 {
+        let text = self.metrics.encode();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |count| count.parse().expect("a number"))
     }
 }
 
@@ -124,13 +203,7 @@ fn patience() -> Context {
 
 /// A key that begins so and belongs to the other one of two nodes.
 fn key_of_the_other(nodes: &[Node], begin: &str) -> Vec<u8> {
-    for number in 0.. {
-        let key = format!("{begin}:{number}").into_bytes();
-        if cachecluster::group::Peers::is_remote(&*nodes[0].fleet, "g", &key) {
-            return key;
-        }
-    }
-    unreachable!("half of all keys are")
+    nodes[1].own_keys(begin, 1).remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,25 +296,16 @@ async fn a_caller_that_leaves_harms_no_other_question_on_the_link() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_have_the_key_is_not_answered() {
     let nodes = fleet(2);
-    let stranger = start(&Secret::new("test", b"another key"));
-    let mut all: Vec<_> = nodes.iter().map(|node| node.address).collect();
-    all.push(stranger.address);
-    let members: Vec<_> = all
-        .iter()
-        .map(|address| Member {
-            name: address.to_string(),
-            address: *address,
-            weight: 1,
-            is_self: *address == stranger.address,
-        })
-        .collect();
-    stranger.fleet.set_members(&members);
+    let secret = Secret::new("test", b"another key");
+    let stranger = start(&Wish { secret, ..Wish::default() });
+    let all: Vec<_> = nodes.iter().chain([&stranger]).collect();
+    stranger.fleet.set_members(&members(&all, &stranger));
     for number in 0..30 {
         let key = format!("key{number}").into_bytes();
         stranger.group.get(&key, &patience()).await.expect("filled by itself");
     }
     assert_eq!(stranger.fills.load(SeqCst), 30, "nobody else would tell it anything");
-    assert_eq!(nodes.iter().map(|node| node.fills.load(SeqCst)).sum::<usize>(), 0);
+    assert_eq!(fills(&nodes), 0);
 
     // Noise in the place of a handshake ends the connection without a byte.
     let mut socket = TcpStream::connect(nodes[0].address).await.expect("a listener");
@@ -268,15 +332,9 @@ async fn a_node_that_dies_and_comes_back_is_asked_again() {
     }
     assert_eq!(nodes[0].fills.load(SeqCst), 20);
     // Another node takes the address of the one that died.
-    let mut again = start(&Secret::new("test", b"key"));
+    let mut again = start(&Wish::default());
     drop(again.serving.take());
-    let peers = Peers { listen: nodes[1].address, ..Peers::default() };
-    let front = HttpFront::bind_peers(&peers, &Http { threads: 1, ..Http::default() });
-    let manners = Manners { dialect: Dialect::V2, plus_is_space: false, value_max: 1 << 20 };
-    let secret = Some(Secret::new("test", b"key"));
-    let serving =
-        front.expect("the port").serve_peers(&again.groups, &Metrics::new(), manners, secret);
-    let _serving = serving.expect("a thread");
+    let _serving = serve(&again.groups, &Metrics::new(), &Wish::default(), nodes[1].address);
     let mut number = 0;
     until("the node is asked again", || {
         number += 1;

@@ -143,6 +143,13 @@ impl<T: Clone> Flights<T> {
         forget()
     }
 
+    /// As [`Flights::pause`]; `keep` is told whether a flight of `key` can be joined.
+    pub fn pause_for<R>(&self, key: &[u8], keep: impl FnOnce(bool) -> R) -> R {
+        let by_key = self.lock();
+        let is_open = by_key.contains_key(key);
+        keep(is_open)
+    }
+
     /// Flights that can be joined.
     pub fn len(&self) -> usize {
         self.lock().len()

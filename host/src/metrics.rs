@@ -37,6 +37,9 @@ pub struct Metrics {
     gets: Family<Labels<2>, Counter>,
     fills: Family<Labels<2>, Counter>,
     peer_questions: Family<Labels<2>, Counter>,
+    peer_inheritances: Family<Labels<2>, Counter>,
+    peer_hedges: Family<Labels<1>, Counter>,
+    peer_handovers: Family<Labels<1>, Counter>,
     fill_seconds: Histograms<1>,
     cache_bytes: Family<Labels<1>, Gauge>,
     cache_budget_bytes: Family<Labels<1>, Gauge>,
@@ -82,6 +85,9 @@ impl Metrics {
             gets: Family::default(),
             fills: Family::default(),
             peer_questions: Family::default(),
+            peer_inheritances: Family::default(),
+            peer_hedges: Family::default(),
+            peer_handovers: Family::default(),
             fill_seconds: Family::new_with_constructor(seconds),
             cache_bytes: Family::default(),
             cache_budget_bytes: Family::default(),
@@ -122,6 +128,21 @@ impl Metrics {
             "peer_questions",
             "Questions to the nodes that own keys, by group and outcome",
             self.peer_questions.clone(),
+        );
+        registry.register(
+            "peer_inheritances",
+            "Looks into the memory of the node that owned a key before, by group and outcome",
+            self.peer_inheritances.clone(),
+        );
+        registry.register(
+            "peer_hedges",
+            "Looks into a stand-in's memory while an owner is silent, by outcome",
+            self.peer_hedges.clone(),
+        );
+        registry.register(
+            "peer_handovers",
+            "Values handed over by this node as it goes, by outcome",
+            self.peer_handovers.clone(),
         );
         registry.register("fill_duration_seconds", "Time of a fill", self.fill_seconds.clone());
         registry.register("cache_bytes", "Bytes in memory", self.cache_bytes.clone());
@@ -274,11 +295,34 @@ impl Metrics {
             let labels = [("group", name.to_owned()), ("outcome", outcome.to_owned())];
             self.peer_questions.get_or_create_owned(&labels)
         };
+        let inherited = |outcome: &str| {
+            let labels = [("group", name.to_owned()), ("outcome", outcome.to_owned())];
+            self.peer_inheritances.get_or_create_owned(&labels)
+        };
         PeerMetrics {
             found: asked("found"),
             not_found: asked("not_found"),
             failed: asked("error"),
             unanswered: asked("unanswered"),
+            other_code: asked("other_code"),
+            inherited: inherited("found"),
+            not_inherited: inherited("not_held"),
+        }
+    }
+
+    /// The counters of what this node does with all others, whatever the group.
+    pub fn fleet(&self) -> FleetMetrics {
+        let hedge = |outcome: &str| {
+            self.peer_hedges.get_or_create_owned(&[("outcome", outcome.to_owned())])
+        };
+        let handover = |outcome: &str| {
+            self.peer_handovers.get_or_create_owned(&[("outcome", outcome.to_owned())])
+        };
+        FleetMetrics {
+            hedges_won: hedge("found"),
+            hedges_lost: hedge("not_held"),
+            handed_over: handover("kept"),
+            not_handed_over: handover("refused"),
         }
     }
 
@@ -353,7 +397,7 @@ impl Metrics {
     /// Forgets the series of the group `name`, which is gone. What still runs for it
     /// counts for nobody.
     pub fn forget_group(&self, name: &str) {
-        for counters in [&self.gets, &self.fills, &self.peer_questions] {
+        for counters in [&self.gets, &self.fills, &self.peer_questions, &self.peer_inheritances] {
             counters.forget(name);
         }
         for counters in [&self.evictions, &self.purges] {
@@ -474,6 +518,25 @@ pub struct PeerMetrics {
     pub failed: Counter,
     /// Questions that nobody answered: this node filled the key.
     pub unanswered: Counter,
+    /// Questions to nodes that fill the group by other code: this node filled the key.
+    pub other_code: Counter,
+    /// Keys that this node owns since a moment ago and whose value the previous owner had.
+    pub inherited: Counter,
+    /// Such keys whose value it did not have, or not in time.
+    pub not_inherited: Counter,
+}
+
+/// What a node does with all others.
+#[derive(Clone, Debug, Default)]
+pub struct FleetMetrics {
+    /// Looks into a stand-in's memory that found the value before its owner said a word.
+    pub hedges_won: Counter,
+    /// Such looks that did not.
+    pub hedges_lost: Counter,
+    /// Values that their next owners keep.
+    pub handed_over: Counter,
+    /// Values that they refused, or did not answer for in time.
+    pub not_handed_over: Counter,
 }
 
 /// The counters of one plugin.

@@ -40,7 +40,7 @@ pub(super) struct Away {
     /// Copies of keys that other nodes own.
     pub(super) hot: Store,
     popularity: Sketch,
-    metrics: PeerMetrics,
+    pub(super) metrics: PeerMetrics,
 }
 
 /// How the bytes of a group's memory are shared out: what it owns, and hot copies.
@@ -63,6 +63,10 @@ impl Away {
             popularity: Sketch::default(),
             metrics,
         }
+    }
+
+    pub(super) fn peers(&self) -> &dyn Peers {
+        &*self.peers
     }
 
     pub(super) fn set_max(&self, flights_max: usize) {
@@ -139,8 +143,12 @@ impl Group {
         self.fills.spawn(async move {
             let key = Arc::clone(ticket.key());
             let deadline = Instant::now() + group.settings.load().fill_timeout;
-            let question =
-                Question { group: Arc::clone(&group.name), key: Arc::clone(&key), deadline };
+            let question = Question {
+                group: Arc::clone(&group.name),
+                key: Arc::clone(&key),
+                deadline,
+                code: group.code(),
+            };
             let asked = timeout_at(deadline, away.peers.ask(question)).await;
             let answer = match asked.unwrap_or(Asked::Unanswered) {
                 Asked::Found(value, ttl) => {
@@ -155,8 +163,11 @@ impl Group {
                     away.metrics.failed.inc();
                     Err(GetError::Fill { error: error.bounded(), retry_after: Duration::ZERO })
                 }
-                Asked::Unanswered => {
-                    away.metrics.unanswered.inc();
+                asked @ (Asked::Unanswered | Asked::OtherCode) => {
+                    match asked {
+                        Asked::OtherCode => away.metrics.other_code.inc(),
+                        _ => away.metrics.unanswered.inc(),
+                    };
                     let cx = Context { chain, ..Context::until(deadline) };
                     group.get_here(&key, &cx).await
                 }

@@ -83,6 +83,11 @@ impl Batcher {
         self.getter.refusal(group, key)
     }
 
+    /// See [`Getter::code`].
+    pub(super) fn code(&self) -> u64 {
+        self.getter.code()
+    }
+
     fn board(&self, passenger: Passenger, window: Duration, keys_max: usize) {
         let mut gathering = self.lock();
         gathering.passengers.push(passenger);

@@ -44,11 +44,18 @@ pub(super) struct Landing {
     pub(super) ttl: Duration,
     /// Whether memory kept the answer.
     pub(super) stored: bool,
+    /// Whether another node's memory gave it.
+    pub(super) from_peer: bool,
 }
 
 impl Landing {
+    /// The getter's answer.
+    fn given(value: Option<Value>, ttl: Duration, stored: bool) -> Self {
+        Self { result: Ok(value), ttl, stored, from_peer: false }
+    }
+
     fn failed(error: FillError, retry_after: Duration) -> Self {
-        Self { result: Err(error), ttl: retry_after, stored: false }
+        Self { result: Err(error), ttl: retry_after, stored: false, from_peer: false }
     }
 }
 
@@ -93,6 +100,13 @@ impl Group {
         let (reason, old) = match mission {
             Mission::Miss => (Reason::Miss, None),
             Mission::Refresh(old) => (Reason::Refresh, old),
+        };
+        let ticket = match reason {
+            Reason::Refresh => ticket,
+            _ => match self.land_from_previous(ticket, settings, deadline).await {
+                Some(ticket) => ticket,
+                None => return,
+            },
         };
         let fill = Fill {
             group: Arc::clone(&self.name),
@@ -164,7 +178,7 @@ impl Group {
         now: Instant,
     ) -> Landing {
         if !keep {
-            return Landing { result: Ok(value), ttl: Duration::ZERO, stored: false };
+            return Landing::given(value, Duration::ZERO, false);
         }
         self.failures.forget(key);
         let fits =
@@ -173,11 +187,11 @@ impl Group {
         if let Some(lifetime) = lifetime
             && self.count_evictions(self.store.insert(key, value.clone(), lifetime, now))
         {
-            return Landing { result: Ok(value), ttl: lifetime.ttl(), stored: true };
+            return Landing::given(value, lifetime.ttl(), true);
         }
         // The getter has spoken: what memory may still hold no longer holds.
         self.store.remove(key);
-        Landing { result: Ok(value), ttl: Duration::ZERO, stored: false }
+        Landing::given(value, Duration::ZERO, false)
     }
 
     /// Remembers the failure. What memory holds stays: it is served for its grace.

@@ -45,6 +45,12 @@ pub trait Getter: Send + Sync + 'static {
         None
     }
 
+    /// Digest of the code that gives the answers: nodes whose code differs do not answer
+    /// one another's questions. 0 where any code will do. Answers at once.
+    fn code(&self) -> u64 {
+        0
+    }
+
     /// Whether `fill` is to be kept out of trips with others, which it might spoil.
     /// Answers at once.
     fn loads_alone(&self, fill: &Fill) -> bool {

@@ -23,6 +23,7 @@ mod getter;
 mod groups;
 mod peers;
 mod waits;
+mod warm;
 
 use std::{
     fmt,
@@ -42,7 +43,7 @@ use tokio::{
 pub use error::GetError;
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
-pub use peers::{Asked, Peers, Question};
+pub use peers::{Asked, Held, Peers, Question, Tidings};
 
 use crate::{
     config::Caching,
@@ -385,7 +386,11 @@ impl Group {
     /// What a caller gets out of a flight that it opened or joined.
     fn answer(&self, landing: Landing, opened: bool) -> Result<Hit, GetError> {
         let stored = landing.stored;
-        let served = if opened { Served::Filled { stored } } else { Served::Collapsed { stored } };
+        let served = match (opened, landing.from_peer) {
+            (true, false) => Served::Filled { stored },
+            (true, true) => Served::Peer { stored },
+            (false, _) => Served::Collapsed { stored },
+        };
         let provenance = Provenance { served, age: Duration::ZERO, ttl: landing.ttl };
         match landing.result {
             Ok(Some(value)) => Ok(Hit { value, provenance }),

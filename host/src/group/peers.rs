@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{BoxFuture, FillError};
@@ -15,6 +16,39 @@ pub trait Peers: Send + Sync + 'static {
     /// Asks the owner of a key, and whoever stands in for it if it cannot be reached.
     /// Ends by the question's deadline.
     fn ask(&self, question: Question) -> BoxFuture<'_, Asked>;
+
+    /// Looks for a key that this node owns in the memory of the node that owned it a moment
+    /// ago, in a time that a fill can spare; `None` at once if there is no such node.
+    fn peek_previous(&self, question: Question) -> Option<BoxFuture<'_, Option<Held>>> {
+        drop(question);
+        None
+    }
+
+    /// Whether this node is to keep a value of `key` that another one hands over: it owns
+    /// the key, or will once that node is gone. Answers at once.
+    fn takes_over(&self, group: &str, key: &[u8]) -> bool {
+        !self.is_remote(group, key)
+    }
+}
+
+/// What a node knows that the other one must hear before it answers: purges, of which this
+/// room knows nothing but that they exist.
+///
+/// Whoever purges takes note here first and calls [`super::Group::purge`] then, so that a
+/// value that arrives meanwhile is refused by one or forgotten by the other.
+pub trait Tidings: Send + Sync + 'static {
+    /// What whoever answers a question for this key must know first: empty for nothing,
+    /// `None` if it is more than a question has room for, and then the answer is as good as
+    /// expired. Answers at once.
+    fn for_question(&self, group: &str, key: &[u8]) -> Option<Bytes>;
+
+    /// Takes in what came with a question, before the answer is looked up. Answers at once,
+    /// and bears with whatever the other end may have written.
+    fn heard(&self, news: &[u8]);
+
+    /// Whether a purge of `key` may have come after a value's fill began, which was `age`
+    /// ago or less. Answers at once.
+    fn is_outdated(&self, group: &str, key: &[u8], age: Duration) -> bool;
 }
 
 /// A key that another node owns.
@@ -26,6 +60,8 @@ pub struct Question {
     pub key: Arc<[u8]>,
     /// When nobody waits for the answer any more.
     pub deadline: Instant,
+    /// Digest of the code that fills the group here: see [`super::Getter::code`].
+    pub code: u64,
 }
 
 /// What came of a question.
@@ -40,4 +76,20 @@ pub enum Asked {
     Failed(FillError),
     /// Nobody could be asked, or it is this node's turn: it fills the key itself.
     Unanswered,
+    /// The owner fills the group by other code, and so may whoever stands in for it: this
+    /// node fills the key itself.
+    OtherCode,
+}
+
+/// A value that a node's memory holds, for another node.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The value.
+    pub value: Value,
+    /// Time for which it stays fresh.
+    pub ttl: Duration,
+    /// Time after that for which it may be served stale.
+    pub grace: Duration,
+    /// Time since its getter gave it.
+    pub age: Duration,
 }

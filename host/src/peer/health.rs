@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 
-use super::{Fleet, client::Client, link::Way};
+use super::{client::Client, link::Way, signs::Latency};
 use crate::{
     breaker::{Breaker, Change, Pass, Policy, Report, State, Verdict},
     wire::Dialect,
@@ -28,6 +31,19 @@ const POLICY: Policy = Policy {
     probe: PROBE_TIMEOUT,
 };
 
+/// When a peer's memory is no longer looked into: after three looks in a row that nobody
+/// answered, for a second. Nobody probes for it; the next look finds out.
+const PEEKS: Policy = Policy {
+    window: Duration::from_secs(10),
+    faults: 3,
+    ratio: 1.0,
+    calls_min: 20,
+    open: Duration::from_secs(1),
+    open_max: Duration::from_secs(10),
+    healthy: Duration::from_secs(10),
+    probe: Duration::from_secs(1),
+};
+
 /// Time for a probe.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,17 +54,51 @@ pub(super) struct Peer {
     pub(super) dialect: Dialect,
     /// The way to it, if it is a node of this program.
     pub(super) way: Option<Way>,
+    /// How soon it shows a sign of life.
+    pub(super) latency: Latency,
     breaker: Mutex<Breaker>,
+    peeks: Mutex<Breaker>,
+}
+
+/// What finds out whether a peer is back, off to the side.
+#[derive(Clone)]
+pub(super) struct Prober {
+    pub(super) client: Client,
+    /// Where that is done.
+    pub(super) control: Handle,
 }
 
 impl Peer {
     pub(super) fn new(authority: String, dialect: Dialect, way: Option<Way>) -> Self {
-        let breaker = Mutex::new(Breaker::new(POLICY, Instant::now()));
-        Self { authority, dialect, way, breaker }
+        let now = Instant::now();
+        let breaker = Mutex::new(Breaker::new(POLICY, now));
+        let peeks = Mutex::new(Breaker::new(PEEKS, now));
+        Self { authority, dialect, way, latency: Latency::default(), breaker, peeks }
+    }
+
+    /// Leave to look into its memory, if it is well as far as is known.
+    pub(super) fn admit_peek(&self) -> Option<Pass> {
+        let now = Instant::now();
+        if self.way.is_none() || self.breaker().state(now) != State::Closed {
+            return None;
+        }
+        match self.peeks().admit(now) {
+            Verdict::Go(pass) => Some(pass),
+            Verdict::Wait(_) => None,
+        }
+    }
+
+    /// How a look into its memory ended.
+    pub(super) fn was_peeked(&self, pass: Pass, report: Report) {
+        self.peeks().report(pass, report, Instant::now());
+    }
+
+    fn peeks(&self) -> MutexGuard<'_, Breaker> {
+        self.peeks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it answers anything at all.
-    async fn is_there(&self, client: &Client) -> bool {
+    pub(super) async fn is_there(&self, client: &Client) -> bool {
         match &self.way {
             Some(way) => way.probe().await,
             None => client.probe(self, Instant::now() + PROBE_TIMEOUT).await,
@@ -78,15 +128,15 @@ impl Peer {
 
     /// A question came to nothing. If that was one too many, the peer is left alone and
     /// probed until it is back.
-    pub(super) fn was_at_fault(self: &Arc<Self>, pass: Pass, reason: &str, fleet: &Fleet) {
+    pub(super) fn was_at_fault(self: &Arc<Self>, pass: Pass, reason: &str, prober: &Prober) {
         let change = self.breaker().report(pass, Report::Fault, Instant::now());
         if let Some(Change::Opened { .. }) = change {
             warn!(
                 peer = self.authority,
                 reason, "A peer does not answer and is not asked until it does."
             );
-            let (peer, client) = (Arc::downgrade(self), fleet.client.clone());
-            fleet.control.spawn(async move {
+            let (peer, client) = (Arc::downgrade(self), prober.client.clone());
+            prober.control.spawn(async move {
                 // A fleet without the peer lets go of it.
                 while let Some(peer) = peer.upgrade() {
                     let verdict = peer.breaker().admit(Instant::now());

@@ -1,9 +1,11 @@
 //! Asking the node that owns a key: `impl group::Peers`.
 //!
-//! A [`Fleet`] knows who is there (a ring of names, `Ring`), how each of them is reached
-//! (`client` for peers of the groupcache family, `link` for nodes of this program) and how
-//! it fares (`health`). It asks the owner of a key; if that cannot be reached,
-//! the key's first stand-in; and if it cannot either, the node fills the key itself.
+//! A [`Fleet`] knows who is there (a ring of names, and who was there a moment ago:
+//! `members`), how each of them is reached (`client` for peers of the groupcache family,
+//! `link` for nodes of this program) and how it fares (`health`, `signs`). It asks the owner
+//! of a key; if that cannot be reached, the key's first stand-in; and if it cannot either,
+//! the node fills the key itself (`asking`). A node that goes hands its hottest keys over
+//! (`hand_over`).
 //!
 //! Whoever cannot be reached is left alone and tried again off to the side: no request
 //! finds out whether a dead peer is back.
@@ -12,49 +14,98 @@
 //! - a node is in its own ring, so that a key it owns is never asked for elsewhere;
 //! - what a peer says about a key is taken as the last word where its dialect has one, and
 //!   anything that is not an answer is never kept;
-//! - a question ends by its deadline, and an answer has a bound.
+//! - whoever answers has heard of every purge of the key that this node knows of, or its
+//!   answer is not kept;
+//! - a question ends by its deadline, and an answer has a bound;
+//! - what is looked up to save time or fills (`Peek`) never costs a fill.
 
+mod asking;
 mod client;
 mod family;
+mod hand_over;
 mod health;
 mod link;
+mod members;
+mod signs;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 pub use family::Family;
+pub use hand_over::HandedOver;
 
 use self::{
-    client::{Client, Reply},
-    health::Peer,
+    asking::Hedges,
+    client::Client,
+    health::{Peer, Prober},
     link::Way,
+    members::{Circle, Members, REMEMBERED},
 };
 use crate::{
     config::{
         self,
         peers::{BadPeer, authority},
     },
-    group::{Asked, BoxFuture, Peers, Question},
-    ring::{Kind, Node, Ring},
+    group::{Asked, BoxFuture, Held, Peers, Question, Tidings},
+    metrics::FleetMetrics,
+    ring::{Kind, Node},
     wire::{Dialect, link::Secret},
 };
 
-/// How many nodes are asked for a key one after the other: its owner and one stand-in, so
-/// that the keys of a dead node are filled once and not on every node.
-const ASKED_MAX: usize = 2;
+/// Connections to one node of this program at most.
+const LINKS_MAX: usize = 8;
+
+/// Time for a look into the memory of a key's previous owner: it is near, and the fill
+/// waits.
+const PEEK_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The nodes that share the keys with this one.
 pub struct Fleet {
     members: ArcSwap<Members>,
-    client: Client,
-    /// How to reach nodes of this program: with what secret, and for values of what size.
-    links: Option<(Secret, usize)>,
+    /// For what it does off to the side.
+    myself: Weak<Self>,
+    prober: Prober,
+    /// How to reach nodes of this program, where there may be any.
+    ours: Option<Ours>,
+    tidings: Option<Arc<dyn Tidings>>,
+    metrics: FleetMetrics,
+    hedges: Hedges,
+    /// Milliseconds for a look into a previous owner's memory.
+    peek_timeout: AtomicU64,
     /// Time for a peer to begin its answer.
     answer_timeout: Duration,
-    /// Where peers are probed.
-    control: Handle,
+}
+
+/// What binds a node to others of this program.
+#[derive(Clone)]
+pub struct Ties {
+    /// What all of them have in common.
+    pub secret: Secret,
+    /// What they must hear before they answer; see [`Tidings`].
+    pub tidings: Option<Arc<dyn Tidings>>,
+    /// Connections to each of them: as many as it has serving threads. From 1 to 8.
+    pub links: usize,
+    /// Counts what is done with them.
+    pub metrics: FleetMetrics,
+}
+
+/// How nodes of this program are reached.
+struct Ours {
+    secret: Secret,
+    reply_max: usize,
+    links: usize,
 }
 
 /// A node of this program.
@@ -70,13 +121,6 @@ pub struct Member {
     pub is_self: bool,
 }
 
-/// Who is there at one moment.
-struct Members {
-    ring: Ring,
-    /// In the order of the ring's members; `None` for this node.
-    peers: Vec<Option<Arc<Peer>>>,
-}
-
 impl Fleet {
     /// A fleet of peers that are known by hand. Probes run on `control`.
     ///
@@ -84,105 +128,125 @@ impl Fleet {
     /// A peer of the settings that is not one.
     pub fn fixed(settings: &config::Peers, control: Handle) -> Result<Arc<Self>, BadPeer> {
         let family = Family::from(settings.family);
-        let mut members = Vec::new();
+        let mut nodes = Vec::new();
         let mut peers = Vec::new();
         for (url, is_me) in [(&settings.url, true)]
             .into_iter()
             .chain(settings.groupcache.iter().map(|url| (url, false)))
         {
             let authority = authority(url)?;
-            members.push(Node::new(family.name(url, authority)));
+            nodes.push(Node::new(family.name(url, authority)));
             let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect(), None));
             peers.push((!is_me).then(peer));
         }
-        let members = Members { ring: Ring::new(family.ring(), &members), peers };
-        Ok(Self::new(members, None, settings, control))
+        let circle = Circle::new(family.ring(), nodes, peers);
+        Ok(Self::new(circle, None, settings, control))
     }
 
-    /// A fleet of nodes of this program that have the same `secret`: nobody yet. See
+    /// A fleet of nodes of this program that have the same secret: nobody yet. See
     /// [`Fleet::set_members`].
-    pub fn of_nodes(secret: Secret, settings: &config::Peers, control: Handle) -> Arc<Self> {
-        let members = Members { ring: Ring::new(Kind::Native, &[]), peers: Vec::new() };
-        Self::new(members, Some(secret), settings, control)
+    pub fn of_nodes(ties: Ties, settings: &config::Peers, control: Handle) -> Arc<Self> {
+        let circle = Circle::new(Kind::Native, Vec::new(), Vec::new());
+        Self::new(circle, Some(ties), settings, control)
     }
 
     fn new(
-        members: Members,
-        secret: Option<Secret>,
+        circle: Circle,
+        ties: Option<Ties>,
         settings: &config::Peers,
         control: Handle,
     ) -> Arc<Self> {
         let reply_max = settings.reply_max.as_usize();
-        Arc::new(Self {
-            members: ArcSwap::from_pointee(members),
-            client: Client::new(reply_max),
-            links: secret.map(|secret| (secret, reply_max)),
+        let ours = ties.as_ref().map(|ties| Ours {
+            secret: ties.secret.clone(),
+            reply_max,
+            links: ties.links.clamp(1, LINKS_MAX),
+        });
+        let (tidings, metrics) = ties.map(|ties| (ties.tidings, ties.metrics)).unwrap_or_default();
+        Arc::new_cyclic(|myself| Self {
+            members: ArcSwap::from_pointee(Members::first(circle)),
+            myself: myself.clone(),
+            prober: Prober { client: Client::new(reply_max), control },
+            ours,
+            tidings,
+            metrics,
+            hedges: Hedges::default(),
+            peek_timeout: AtomicU64::new(millis(PEEK_TIMEOUT)),
             answer_timeout: settings.answer_timeout,
-            control,
         })
     }
 
     /// From now on these are the members, all nodes of this program. Those that stay keep
-    /// their links. Takes some ten milliseconds: not for a serving thread.
+    /// their links. For a minute, those that were there before are asked for what they held
+    /// of the keys that are this node's now. One call at a time. Takes some ten milliseconds
+    /// where something changes: not for a serving thread.
     pub fn set_members(&self, members: &[Member]) {
         let old = self.members.load_full();
-        let known = |authority: &str| {
-            old.peers.iter().flatten().find(|peer| peer.authority == authority).map(Arc::clone)
-        };
-        let peers = members.iter().filter(|member| !member.is_self).map(|member| {
+        let peer = |member: &Member| {
             let authority = member.address.to_string();
-            known(&authority).unwrap_or_else(|| {
-                let way = self.links.as_ref().map(|(secret, reply_max)| {
-                    Way::new(authority.clone(), secret.clone(), *reply_max)
-                });
-                Arc::new(Peer::new(authority, Dialect::V2, way))
-            })
-        });
-        let mut peers = peers.collect::<Vec<_>>().into_iter();
-        let peers =
-            members.iter().map(|member| if member.is_self { None } else { peers.next() }).collect();
-        let nodes: Vec<_> = members
-            .iter()
-            .map(|member| Node { name: member.name.clone(), weight: member.weight })
-            .collect();
-        self.members.store(Arc::new(Members { ring: Ring::new(Kind::Native, &nodes), peers }));
+            let known = old.known().find(|peer| peer.authority == authority);
+            known.cloned().unwrap_or_else(|| Arc::new(self.reach(authority)))
+        };
+        let peers = members.iter().map(|member| (!member.is_self).then(|| peer(member))).collect();
+        let node = |member: &Member| Node { name: member.name.clone(), weight: member.weight };
+        let nodes = members.iter().map(node).collect();
+        if let Some(changed) = old.changed(Kind::Native, nodes, peers, Instant::now()) {
+            self.members.store(Arc::new(changed));
+            self.forget_later();
+        }
     }
 
-    async fn ask_in_turn(&self, question: Question) -> Asked {
-        let members = self.members.load_full();
-        for owner in members.ring.owners(&question.key, ASKED_MAX) {
-            // Its own turn: nobody before it in the key's order could be asked.
-            let Some(Some(peer)) = members.peers.get(owner) else { return Asked::Unanswered };
-            let Some(pass) = peer.admit() else { continue };
-            let now = Instant::now();
-            let half = question.deadline.saturating_duration_since(now) / 2;
-            let first_byte = now + half.min(self.answer_timeout);
-            let times = (first_byte, question.deadline);
-            let path = (&*question.group, &*question.key);
-            let reply = match &peer.way {
-                Some(way) => way.get(path, times).await,
-                None => self.client.get(peer, path, times).await,
-            };
-            match reply {
-                Reply::Said(asked) => {
-                    peer.was_well(pass);
-                    return asked;
-                }
-                Reply::Nothing(reason) => peer.was_at_fault(pass, &reason, self),
+    /// A node of this program at `authority`.
+    fn reach(&self, authority: String) -> Peer {
+        let way = self.ours.as_ref().map(|Ours { secret, reply_max, links }| {
+            Way::new(authority.clone(), secret.clone(), *reply_max, *links)
+        });
+        Peer::new(authority, Dialect::V2, way)
+    }
+
+    /// Lets go of who was there before, once that is of no use any more.
+    fn forget_later(&self) {
+        let myself = self.myself.clone();
+        self.prober.control.spawn(async move {
+            sleep(REMEMBERED).await;
+            if let Some(fleet) = myself.upgrade() {
+                fleet.members.rcu(|members| members.forgetting(Instant::now()));
             }
-        }
-        Asked::Unanswered
+        });
+    }
+
+    /// How long a fill waits for a look into the memory of the key's previous owner: 20 ms
+    /// where nothing else is said, which is ample within one data centre.
+    pub fn peek_within(&self, timeout: Duration) {
+        self.peek_timeout.store(millis(timeout), Relaxed);
     }
 }
 
 impl Peers for Fleet {
     fn is_remote(&self, _group: &str, key: &[u8]) -> bool {
-        let members = self.members.load();
-        let owner = members.ring.owner(key).and_then(|owner| members.peers.get(owner));
-        matches!(owner, Some(Some(_)))
+        self.members.load().now.owner(key).is_some()
     }
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Asked> {
         Box::pin(self.ask_in_turn(question))
     }
+
+    fn peek_previous(&self, question: Question) -> Option<BoxFuture<'_, Option<Held>>> {
+        let members = self.members.load();
+        let now = Instant::now();
+        let peer = members.previous(&question.key, now)?;
+        // What it must know before it answers, or its answer is of no use.
+        let (peer, news) = (Arc::clone(peer), self.news(&question)?);
+        let timeout = Duration::from_millis(self.peek_timeout.load(Relaxed));
+        let deadline = question.deadline.min(now + timeout);
+        Some(Box::pin(async move { self.peek(&peer, &question, news, deadline).await }))
+    }
+
+    fn takes_over(&self, _group: &str, key: &[u8]) -> bool {
+        self.members.load().now.is_in_line(key)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

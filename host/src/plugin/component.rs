@@ -81,6 +81,12 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
+/// A digest in eight bytes: its first. Never 0, which stands for no digest.
+pub(super) fn short(digest: &str) -> u64 {
+    let digits = digest.rsplit(':').next().and_then(|digits| digits.get(..16));
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0).max(1)
+}
+
 /// The digest of `bytes`, as settings and operators write it: `sha256:` and 64 hexadecimal
 /// digits.
 pub fn digest(bytes: &[u8]) -> String {

@@ -21,6 +21,7 @@ use super::{
     admission::Admission,
     answer::{self, Answers},
     bindings::{BATCH_GETTER, GETTER, LIFECYCLE, batch, contract, lifecycle},
+    component,
     environment::Environment,
     error::Problem,
     fault::{Fault, chain_text},
@@ -47,6 +48,8 @@ pub(super) struct Generation {
     /// What it was made from.
     pub(super) recipe: Recipe,
     pub(super) digest: String,
+    /// The same in eight bytes, for other nodes.
+    pub(super) code: u64,
     /// Kept to make it live again after a failed successor.
     pub(super) component: Component,
     pub(super) environment: Arc<Environment>,
@@ -100,6 +103,7 @@ impl Generation {
         Ok(Self {
             number: parts.number,
             recipe: parts.recipe,
+            code: component::short(&parts.digest),
             digest: parts.digest,
             engine: component.engine().clone(),
             component,

@@ -438,6 +438,10 @@ impl Getter for Plugin {
         self.health().is_suspect(fill)
     }
 
+    fn code(&self) -> u64 {
+        self.generation().code
+    }
+
     fn retry(&self, fill: Fill, error: FillError) -> BoxFuture<'_, Result<Outcome, FillError>> {
         let failure = Failure::Answered(error);
         let Some(plugin) = self.elsewhere() else {

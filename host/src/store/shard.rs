@@ -45,6 +45,12 @@ impl Shard {
         self.list.peek(key)
     }
 
+    /// Copies of the `count` answers that were used last, the latest first.
+    pub(super) fn hottest(&self, count: usize) -> Dropped {
+        let hottest = self.list.iter().take(count);
+        hottest.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+    }
+
     /// Puts `entry` in place, dropping the least recently used others until it fits,
     /// and says how many those were. What leaves goes to `dropped`, to be freed after
     /// the lock. `None` when the entry alone is over the budget, and then whatever

@@ -281,3 +281,26 @@ proptest! {
         prop_assert_eq!(store.usage(), Usage { items: held.len() as u64, bytes });
     }
 }
+
+#[test]
+fn the_hottest_are_what_was_used_last() {
+    let one = charge(b"key00", &entry(&[0; 8]));
+    let store = Store::new(100 * one, 8);
+    let now = store.started;
+    for number in 0..40 {
+        put(&store, format!("key{number:02}").as_bytes(), &[0; 8], now);
+    }
+    let short = Lifetime::new(Duration::from_secs(1), Duration::ZERO);
+    store.insert(b"dead", Some(Value::new(b"x")), short, now);
+    let later = now + Duration::from_secs(2);
+    for number in [3, 5, 7] {
+        body(&store, format!("key{number:02}").as_bytes(), later);
+    }
+    let all = store.hottest(1_000, later);
+    assert_eq!(all.len(), 40, "what is dead is not among them");
+    let hottest = store.hottest(20, later);
+    assert!(hottest.len() <= 20);
+    for key in [&b"key03"[..], b"key05", b"key07"] {
+        assert!(hottest.iter().any(|(hot, _, _)| **hot == *key), "{hottest:?}");
+    }
+}

@@ -43,7 +43,7 @@ pub use peers::Manners;
 use super::{BindError, listen};
 use crate::{
     config,
-    group::Groups,
+    group::{Groups, Tidings},
     metrics::{FrontMetrics, Metrics},
     wire::link::Secret,
 };
@@ -57,6 +57,15 @@ pub struct HttpFront {
     settings: config::Http,
     address: SocketAddr,
     listeners: Vec<TcpListener>,
+}
+
+/// What nodes of this program are told apart by, and tell one another.
+#[derive(Clone)]
+pub struct Linked {
+    /// What all of them have in common.
+    pub secret: Secret,
+    /// What hears the news that come with their questions.
+    pub tidings: Option<Arc<dyn Tidings>>,
 }
 
 /// The serving threads of a front. Dropped without [`Serving::drain`], they stop at
@@ -120,16 +129,20 @@ impl HttpFront {
     }
 
     /// Starts the serving threads for peers: those of the groupcache family, and nodes of
-    /// this program that have the `secret`, if there is one.
+    /// this program that have the secret of `linked`, if there is one.
     pub fn serve_peers(
         self,
         groups: &Arc<Groups>,
         metrics: &Metrics,
         manners: Manners,
-        secret: Option<Secret>,
+        linked: Option<Linked>,
     ) -> io::Result<Serving> {
         let metrics = metrics.front("peers");
-        let links = secret.map(|secret| Links { secret, groups: Arc::clone(groups) });
+        let links = linked.map(|Linked { secret, tidings }| Links {
+            secret,
+            tidings,
+            groups: Arc::clone(groups),
+        });
         let groups = Arc::clone(groups);
         let handler = PeerHandler::new(groups, metrics.clone(), manners, &self.settings);
         self.start("peers", &(Arc::new(handler) as Arc<dyn Answers>), links.as_ref(), &metrics)

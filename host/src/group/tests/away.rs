@@ -12,6 +12,8 @@ struct Owner {
     gate: Semaphore,
     questions: AtomicUsize,
     is_gone: AtomicBool,
+    /// What it holds of any key that was its own before, if it can be looked at.
+    held: Mutex<Option<Vec<Held>>>,
 }
 
 impl Owner {
@@ -25,6 +27,7 @@ impl Owner {
             gate: Semaphore::new(permits),
             questions: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
+            held: Mutex::default(),
         })
     }
 
@@ -45,6 +48,14 @@ impl Peers for Owner {
             let mut answers = self.answers.lock().unwrap();
             if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
         })
+    }
+
+    fn peek_previous(&self, _question: Question) -> Option<BoxFuture<'_, Option<Held>>> {
+        let held = self.held.lock().unwrap().clone()?;
+        Some(Box::pin(async move {
+            self.gate.acquire().await.unwrap().forget();
+            held.into_iter().next()
+        }))
     }
 }
 
@@ -218,4 +229,79 @@ async fn other_settings_find_their_shares_again() {
     group.reconfigure(Caching { memory: ByteSize::mib(8), ..settings() });
     let budget = group.usage().budget;
     assert!((8 << 20) - budget < 1 << 10, "{budget}");
+}
+
+fn held(body: &str) -> Held {
+    let value = Value::new(body.as_bytes());
+    Held { value, ttl: 20 * SECOND, grace: 5 * SECOND, age: 40 * SECOND }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_previous_owner_holds_lands_with_what_is_left_of_its_life() {
+    let owner = Owner::new([Asked::Unanswered]);
+    let origin = Origin::new([Ok(Outcome::found("ours"))]);
+    let group = beside(&owner, origin.clone());
+    *owner.held.lock().unwrap() = Some(vec![held("inherited")]);
+    let first = get(&group, b"own").await.unwrap();
+    assert_eq!(first.value.body(), b"inherited");
+    assert_eq!(first.provenance.served, Served::Peer { stored: true });
+    assert_eq!(first.provenance.ttl, 20 * SECOND);
+    // It is looked for once, and refreshed at the origin.
+    *owner.held.lock().unwrap() = Some(Vec::new());
+    advance(21 * SECOND).await;
+    assert_eq!(get(&group, b"own").await.unwrap().provenance.served, Served::Stale);
+    settle().await;
+    assert_eq!(body(&group, b"own").await, b"ours");
+    assert_eq!(body(&group, b"another").await, b"ours", "it holds nothing of that");
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_beats_what_the_previous_owner_is_about_to_give() {
+    let owner = Owner::gated([Asked::Unanswered], 0);
+    let origin = Origin::new([Ok(Outcome::found("ours"))]);
+    let group = beside(&owner, origin.clone());
+    *owner.held.lock().unwrap() = Some(vec![held("old")]);
+    let asking = tokio::spawn({
+        let group = Arc::clone(&group);
+        async move { body(&group, b"own").await }
+    });
+    settle().await;
+    group.purge(b"own");
+    owner.gate.add_permits(1);
+    assert_eq!(asking.await.unwrap(), b"old", "asked before the purge");
+    assert!(group.peek(b"own").is_none());
+    *owner.held.lock().unwrap() = None;
+    assert_eq!(body(&group, b"own").await, b"ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_over_is_kept_by_who_owns_it_and_knows_no_better() {
+    let owner = Owner::new([Asked::Unanswered]);
+    let origin = Origin::gated([Ok(Outcome::found("ours"))], 1);
+    let group = beside(&owner, origin.clone());
+    let fine = |_age| false;
+    assert!(!group.take_over(b"r", held("given"), fine), "another node's");
+    assert!(group.take_over(b"own", held("given"), fine));
+    assert_eq!(body(&group, b"own").await, b"given");
+    assert!(!group.take_over(b"own", held("older"), fine), "there is an answer");
+    // As old as its fill may be.
+    assert!(!group.take_over(b"purged", held("given"), |age| age == 50 * SECOND));
+    assert!(group.take_over(b"purged", held("given"), |age| age != 50 * SECOND));
+    // A fill that is under way is younger than whatever was filled elsewhere.
+    origin.gate.acquire().await.unwrap().forget();
+    let asking = tokio::spawn({
+        let group = Arc::clone(&group);
+        async move { body(&group, b"busy").await }
+    });
+    settle().await;
+    assert!(!group.take_over(b"busy", held("given"), fine));
+    origin.gate.add_permits(1);
+    assert_eq!(asking.await.unwrap(), b"ours");
+    let large = Held { value: Value::new(&vec![0; 32 << 10]), ..held("") };
+    assert!(!group.take_over(b"large", large, fine));
+    assert!(!group.take_over(b"over", Held { ttl: Duration::ZERO, ..held("") }, fine));
+    let hottest: Vec<_> = group.hottest(10).into_iter().map(|(key, _)| key).collect();
+    assert!(hottest.contains(&b"own".to_vec().into()), "{hottest:?}");
+    assert_eq!(hottest.len(), 3);
 }

@@ -1,0 +1,246 @@
+//! The asking end of links: all questions of this node to another one over a connection for
+//! each serving thread.
+//!
+//! Nobody owns a connection (`connection`): a question that is given up is forgotten here
+//! (`waiting`) and cancelled there, and harms no other.
+
+mod connection;
+mod waiting;
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::Mutex as TurnMutex,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use self::{
+    connection::{Asking, Link, connect},
+    waiting::Answer,
+};
+use super::{client::Reply, signs::Signs};
+use crate::{
+    group::{self, Asked, Held},
+    wire::link::{CHUNK_MAX, Frame, Offer, Question, Secret, Terms, Why, check},
+};
+
+/// Time to connect and to shake hands. Peers are near.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The longest that a node which works on an answer says nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Silence after which a link is given up, and whoever is on it with it. A question whose
+/// own time is shorter says nothing about the link.
+const DEAD_AFTER: Duration = Duration::from_secs(1);
+
+/// The way to one node, over links that are made when they are needed.
+#[derive(Debug)]
+pub(super) struct Way {
+    authority: String,
+    secret: Secret,
+    reply_max: usize,
+    /// A question takes the link that its key falls to, so that those of one moment are
+    /// spread over the other end's threads.
+    links: Box<[TurnMutex<State>]>,
+}
+
+/// What came of the last try to make a link.
+#[derive(Debug)]
+enum State {
+    None,
+    Made(Arc<Link>),
+    Failed(Instant, String),
+}
+
+impl Way {
+    /// A way of up to `links` connections.
+    pub(super) fn new(authority: String, secret: Secret, reply_max: usize, links: usize) -> Self {
+        let links = (0..links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
+        Self { authority, secret, reply_max, links }
+    }
+
+    /// Asks for a key of a group. There has to be a sign of life by the first of two
+    /// moments, and the answer by the second. The other end hears `news` first.
+    pub(super) async fn get(
+        &self,
+        asked: &group::Question,
+        news: Bytes,
+        (first_sign, deadline): (Instant, Instant),
+        signs: &Signs,
+    ) -> Reply {
+        let check = check(&asked.group, &asked.key, asked.code);
+        let link = match self.link(check).await {
+            Ok(link) => link,
+            Err(error) => return Reply::Nothing(error.to_string()),
+        };
+        let frame = Frame::Get(question(asked, news, deadline));
+        let mut asking = match pose(&link, check, &frame).await {
+            Ok(asking) => asking,
+            Err(reply) => return reply,
+        };
+        let mut heard = Instant::now();
+        let mut due = first_sign.min(deadline);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut asking.answered => {
+                    signs.show();
+                    return answer.map_or_else(|_| Reply::Nothing(ENDED.to_owned()), reply);
+                }
+                () = asking.signs.notified() => {
+                    signs.show();
+                    heard = Instant::now();
+                    due = (heard + SILENCE_MAX).min(deadline);
+                }
+                () = sleep_until(due) => {
+                    // A node that is there says so at once, whatever it is asked.
+                    if heard.elapsed() >= DEAD_AFTER {
+                        link.give_up();
+                    }
+                    return Reply::Nothing("no sign of it in time".to_owned());
+                }
+            }
+        }
+    }
+
+    /// Looks into the other node's memory, until `deadline`. An error if there was no word
+    /// of it at all.
+    pub(super) async fn peek(
+        &self,
+        asked: &group::Question,
+        news: Bytes,
+        deadline: Instant,
+    ) -> Result<Option<Held>, Silent> {
+        let check = check(&asked.group, &asked.key, asked.code);
+        let peek = async {
+            let link = self.link(check).await.ok()?;
+            let frame = Frame::Peek(question(asked, news, deadline));
+            let mut asking = pose(&link, check, &frame).await.ok()?;
+            (&mut asking.answered).await.ok()
+        };
+        match timeout_at(deadline, peek).await {
+            Ok(Some(Answer::Found(value, terms))) => {
+                let Terms { ttl, grace, age, .. } = terms;
+                Ok(ttl.map(|ttl| Held { value, ttl, grace, age }))
+            }
+            Ok(Some(_)) => Ok(None),
+            Ok(None) | Err(_) => Err(Silent),
+        }
+    }
+
+    /// Hands a value over, until `deadline`. Says whether the other node has kept it.
+    pub(super) async fn offer(
+        &self,
+        asked: &group::Question,
+        held: &Held,
+        news: Bytes,
+        deadline: Instant,
+    ) -> bool {
+        let check = check(&asked.group, &asked.key, asked.code);
+        let offer = async {
+            let link = self.link(check).await.ok()?;
+            let frame = Frame::Offer(Offer {
+                group: (&*asked.group).into(),
+                key: Bytes::copy_from_slice(&asked.key),
+                code: asked.code,
+                news,
+                terms: Terms {
+                    ttl: Some(held.ttl),
+                    grace: held.grace,
+                    age: held.age,
+                    length: held.value.body().len() as u64,
+                    head: held.value.head().cloned().map(Arc::new),
+                },
+            });
+            let mut asking = pose(&link, check, &frame).await.ok()?;
+            for chunk in held.value.body().chunks(CHUNK_MAX) {
+                // It may be refused before it has arrived.
+                if let Ok(answer) = asking.answered.try_recv() {
+                    return Some(answer);
+                }
+                let mut frame = Vec::new();
+                let _ = Frame::Chunk(Bytes::copy_from_slice(chunk)).write(asking.id, &mut frame);
+                link.outgoing.send(frame).await.ok()?;
+            }
+            (&mut asking.answered).await.ok()
+        };
+        matches!(timeout_at(deadline, offer).await, Ok(Some(Answer::Taken(true))))
+    }
+
+    /// Whether a link can be made.
+    pub(super) async fn probe(&self) -> bool {
+        self.link(0).await.is_ok()
+    }
+
+    /// The link that `number` falls to, or a new one in its place. Whoever comes while it is
+    /// being made waits for it, and shares what comes of it.
+    async fn link(&self, number: u64) -> io::Result<Arc<Link>> {
+        let came = Instant::now();
+        let place = usize::try_from(number % self.links.len() as u64).unwrap_or_default();
+        let mut state = self.links[place].lock().await;
+        match &*state {
+            State::Made(link) if link.is_open() => return Ok(Arc::clone(link)),
+            State::Failed(at, error) if *at >= came => return Err(io::Error::other(error.clone())),
+            _ => {}
+        }
+        let connected = timeout(CONNECT_TIMEOUT, connect(&self.authority, &self.secret)).await;
+        match connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
+            Ok((stream, records)) => {
+                let link = Arc::new(Link::start(stream, records, self.reply_max));
+                *state = State::Made(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(error) => {
+                *state = State::Failed(Instant::now(), error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// There was no word from the other node in time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silent;
+
+const ENDED: &str = "the link ended";
+
+fn question(asked: &group::Question, news: Bytes, deadline: Instant) -> Question {
+    Question {
+        group: (&*asked.group).into(),
+        key: Bytes::copy_from_slice(&asked.key),
+        patience: deadline.saturating_duration_since(Instant::now()),
+        code: asked.code,
+        news,
+    }
+}
+
+/// Puts a question on the link.
+async fn pose(link: &Arc<Link>, check: u64, frame: &Frame) -> Result<Asking, Reply> {
+    let Some(asking) = link.ask(check) else { return Err(Reply::Nothing(ENDED.to_owned())) };
+    let mut bytes = Vec::new();
+    // A key that has no room in a frame is no fault of the peer's.
+    if !frame.write(asking.id, &mut bytes) {
+        return Err(Reply::Said(Asked::Unanswered));
+    }
+    match timeout(SILENCE_MAX, link.outgoing.send(bytes)).await {
+        Ok(_) => Ok(asking),
+        Err(_) => Err(Reply::Nothing("it does not read what it is asked".to_owned())),
+    }
+}
+
+fn reply(answer: Answer) -> Reply {
+    Reply::Said(match answer {
+        // Not to be kept: as good as expired.
+        Answer::Found(value, terms) => Asked::Found(value, Some(terms.ttl.unwrap_or_default())),
+        Answer::NotFound => Asked::NotFound,
+        Answer::Failed(error) => Asked::Failed(error),
+        Answer::Unanswered(Why::NoRoom) => Asked::Unanswered,
+        Answer::Unanswered(Why::OtherCode) => Asked::OtherCode,
+        Answer::NotHeld | Answer::Taken(_) => {
+            return Reply::Nothing("it answered what it was not asked".to_owned());
+        }
+        Answer::Wrong(text) => return Reply::Nothing(text.to_owned()),
+    })
+}
