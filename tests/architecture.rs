@@ -35,12 +35,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "value", "store", "flight", "failures", "config", "metrics", "group", "plugin", "peer",
-            "front",
+            "value", "store", "flight", "failures", "wire", "config", "metrics", "group", "plugin",
+            "peer", "cluster", "front",
         ],
     ),
     ("workbench", &["value", "config", "metrics", "group", "plugin"]),
-    ("cli", &["config", "node", "workbench"]),
+    ("cli", &["config", "cluster", "node", "workbench"]),
 ];
 
 #[test]

@@ -120,7 +120,7 @@ impl Fleet {
 
     fn ours(&self, at: usize) -> Member {
         let (me, addr) = (self.names[at].clone(), self.books.origin.addr());
-        let listen = me.trim_start_matches("http://").parse().expect("an address");
+        let listen = Some(me.trim_start_matches("http://").parse().expect("an address"));
         let others = self.names.iter().filter(|name| **name != me).cloned().collect();
         let peers = Peers { listen, url: me.clone(), groupcache: others, ..Peers::default() };
         let fill = getter_fn(move |fill: Fill| {

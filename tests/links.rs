@@ -136,8 +136,7 @@ fn start(wish: &Wish) -> Node {
 }
 
 fn serve(groups: &Arc<Groups>, metrics: &Metrics, wish: &Wish, listen: SocketAddr) -> Serving {
-    let peers = Peers { listen, ..Peers::default() };
-    let front = HttpFront::bind_peers(&peers, &Http { threads: 1, ..Http::default() });
+    let front = HttpFront::bind_peers(listen, &Http { threads: 1, ..Http::default() });
     let manners = Manners { dialect: Dialect::V2, plus_is_space: false, value_max: 1 << 20 };
     let linked = Linked { secret: wish.secret.clone(), tidings: wish.tidings.clone() };
     let serving = front.expect("the port").serve_peers(groups, metrics, manners, Some(linked));

@@ -14,6 +14,7 @@
 
 mod architecture;
 mod cli;
+mod cluster;
 mod conformance;
 mod demo;
 mod dictionary;

@@ -8,10 +8,16 @@ mod check;
 mod config;
 mod demo;
 mod exit;
+mod explain;
+mod keygen;
+mod members;
+mod operator;
 mod output;
 mod plugin;
 mod reload;
 mod serve;
+mod status;
+mod table;
 
 use std::{
     ffi::OsString,
@@ -62,6 +68,14 @@ enum Verb {
     Serve,
     /// Have the running node read its settings and its plugins' files again
     Reload(reload::Options),
+    /// Show how the running node is doing
+    Status(operator::Shown),
+    /// Show the members of the running node's cluster
+    Members(operator::Shown),
+    /// Show who owns a key, who holds it, and what a get would do
+    Explain(explain::Options),
+    /// Make a key for a cluster
+    Keygen(keygen::Options),
     /// Check the settings and load the plugins, without serving
     Check,
     /// Print the settings: as they are, as they could be, or their schema
@@ -121,6 +135,10 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let done = match cli.verb {
         Verb::Serve => serve::serve(&file),
         Verb::Reload(options) => reload::reload(&options, &file),
+        Verb::Status(shown) => status::status(&shown, &file),
+        Verb::Members(shown) => members::members(&shown, &file),
+        Verb::Explain(options) => explain::explain(&options, &file),
+        Verb::Keygen(options) => keygen::keygen(&options),
         Verb::Check => check::check(&file),
         Verb::Config(what) => config::print(what, &file),
         Verb::Plugin(what) => plugin::run(&what, &file),

@@ -80,7 +80,6 @@ pub(super) struct Driver {
     pub(super) pulse: Pulse,
     pub(super) hear: Arc<dyn Hear>,
     pub(super) lives: Lives,
-    pub(super) has_left: oneshot::Sender<()>,
 }
 
 /// What the task keeps beside the machine.
@@ -107,7 +106,7 @@ impl Driver {
     /// Runs until the node has left, or nobody wants the cluster any more.
     pub(super) async fn run(self) {
         let Self { machine, udp, tcp, mut happenings, sender, view, status, .. } = self;
-        let Self { pulse, hear, lives, has_left, .. } = self;
+        let Self { pulse, hear, lives, .. } = self;
         let mut serving = JoinSet::new();
         // The queue is closed when the last handle of the node's is gone, so those who only
         // serve hold it weakly.
@@ -155,7 +154,6 @@ impl Driver {
             }
             while it.asking.try_join_next().is_some() {}
         }
-        let _ = has_left.send(());
     }
 }
 

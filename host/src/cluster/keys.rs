@@ -47,6 +47,13 @@ impl Key {
         u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
     }
 
+    /// Another secret that whoever has the key has too, and that does not give it away: one
+    /// for each `purpose`.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let prefix = Sha256::new().chain_update(b"cachecluster derived key\0");
+        prefix.chain_update(purpose).chain_update([0]).chain_update(self.0).finalize().into()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

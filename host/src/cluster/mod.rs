@@ -96,7 +96,6 @@ pub struct Cluster {
     status: Arc<Mutex<Status>>,
     pulse: Pulse,
     farewell: Duration,
-    has_left: oneshot::Receiver<()>,
 }
 
 impl Cluster {
@@ -116,7 +115,6 @@ impl Cluster {
         let setup = Setup { cluster, keys, id, boot, seed, meta, tuning };
         let (sender, happenings) = mpsc::channel(driver::QUEUE);
         let (view_sender, view) = watch::channel(Arc::default());
-        let (left, has_left) = oneshot::channel();
         let status = Arc::<Mutex<Status>>::default();
         let pulse = Pulse::new();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -135,11 +133,10 @@ impl Cluster {
             pulse: pulse.clone(),
             hear,
             lives,
-            has_left: left,
         };
         let thread = thread::Builder::new().name("cluster".to_owned());
         thread.spawn(move || runtime.block_on(driver.run()))?;
-        Ok(Self { node, commands: sender, view, status, pulse, farewell, has_left })
+        Ok(Self { node, commands: sender, view, status, pulse, farewell })
     }
 
     /// This node's name.
@@ -210,9 +207,11 @@ impl Cluster {
     }
 
     /// Leaves: tells everybody, waits until they know, and is no member any more.
-    pub async fn leave(self) {
+    pub async fn leave(&self) {
         self.send(Command::Leave).await;
-        let _ = tokio::time::timeout(self.farewell + LEAVE_MAX, self.has_left).await;
+        let mut view = self.view.clone();
+        let ended = async { while view.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(self.farewell + LEAVE_MAX, ended).await;
     }
 
     async fn send(&self, command: Command) {

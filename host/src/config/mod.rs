@@ -19,6 +19,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod cluster;
 mod document;
 mod draft;
 mod effective;
@@ -55,8 +56,11 @@ pub struct Config {
     /// Health, metrics, status, purges and reloads, for operators. A reload leaves it as
     /// it is: changes wait for a restart.
     pub admin: Admin,
-    /// Other nodes that share the keys. A reload leaves it as it is: changes wait for a
-    /// restart.
+    /// The cluster that this node is a member of. A reload reads the key file again and
+    /// applies `seeds`; other changes wait for a restart.
+    pub cluster: Cluster,
+    /// How nodes that share the keys are served and asked. A reload leaves it as it is:
+    /// changes wait for a restart.
     pub peers: Peers,
     /// What the node writes about itself. A reload applies `filter`; `format` waits for a
     /// restart.
@@ -519,16 +523,79 @@ pub struct CacheGrant {
     pub read: Vec<String>,
 }
 
-/// A fleet of peers that are known by hand, such as one of Go groupcache nodes. Each key has
-/// one owner among them, which every node works out by itself.
+/// The cluster that this node is a member of: nodes that find one another, share the keys
+/// among them and notice when one is gone. There is one as soon as `seeds`, `key_file` or
+/// `insecure` is set; until others are found, the node serves alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Name of the cluster. Nodes of another name do not hear one another, even with the
+    /// same key.
+    pub name: String,
+    /// Addresses at which other members may be found: `["10.0.0.5", "cache.internal:9999"]`.
+    /// The port is `port` where none is written; names are looked up again and again. A few
+    /// members are enough, since they know the others, and every node may have the same
+    /// list, itself included.
+    pub seeds: Vec<String>,
+    /// File with the cluster's key, relative to the config file; `cachecluster keygen` makes
+    /// one. Members prove with it that they belong here, and seal what they say. More keys
+    /// in further lines are understood too, so that a key can be replaced: see
+    /// `docs/clustering.md`. Only its owner may be able to read it.
+    pub key_file: PathBuf,
+    /// Whether to do without a key: whoever reaches the ports can then join, purge and read
+    /// everything. Only for networks where everybody is trusted. Off, a cluster without a
+    /// key stays on loopback.
+    pub insecure: bool,
+    /// Port for gossip, by UDP and TCP. 0 takes a free one, which other nodes cannot know.
+    #[schemars(range(min = 0, max = 65_535))]
+    pub port: u16,
+    /// Address to bind for gossip. Empty: every interface; loopback where there is neither
+    /// a key nor `insecure`.
+    pub bind: String,
+    /// Address at which other members reach this node, `10.0.0.7`, with a port if that is
+    /// not `port`. Empty: the one that is bound; if that is every interface, the one that
+    /// this machine reaches the network from.
+    pub advertise: String,
+    /// Share of the keys, of 100: a node with 50 gets half as many as one with 100.
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: u32,
+    /// Where the node runs, in words of the operator's own; shown by `cachecluster members`.
+    pub zone: String,
+    /// File in which the node writes down who it is, so that it owns the same keys after a
+    /// restart. Empty: a file in the folder that `[wasm] data_dir` names or means; without
+    /// such a folder, the node is a new one at each start.
+    pub identity: PathBuf,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: "cachecluster".to_owned(),
+            seeds: Vec::new(),
+            key_file: PathBuf::new(),
+            insecure: false,
+            port: 9999,
+            bind: String::new(),
+            advertise: String::new(),
+            weight: 100,
+            zone: String::new(),
+            identity: PathBuf::new(),
+        }
+    }
+}
+
+/// How nodes that share the keys are served and asked, and peers that are known by hand, such
+/// as a fleet of Go groupcache nodes. Each key has one owner among them, which every node
+/// works out by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Peers {
     /// Address and port to serve peers on, where there are any. The protocol of the family
     /// has no authentication: an address beyond loopback belongs on a private network.
-    /// Port 0 takes a free one.
-    #[schemars(with = "units::AddressText")]
-    pub listen: SocketAddr,
+    /// Port 0 takes a free one. Unset: port 9080 of the address that `[cluster]` binds, or
+    /// of loopback where there is no cluster.
+    #[schemars(with = "Option<units::AddressText>")]
+    pub listen: Option<SocketAddr>,
     /// What the other peers call this node, byte for byte as it stands in their lists:
     /// `http://10.0.0.7:9080`. Must be set where `groupcache` names peers.
     pub url: String,
@@ -551,7 +618,7 @@ pub struct Peers {
 impl Default for Peers {
     fn default() -> Self {
         Self {
-            listen: loopback(9080),
+            listen: None,
             url: String::new(),
             groupcache: Vec::new(),
             family: Family::default(),
@@ -562,9 +629,27 @@ impl Default for Peers {
 }
 
 impl Peers {
-    /// Whether there are any.
+    /// Whether any are named.
     pub fn are_any(&self) -> bool {
         !self.groupcache.is_empty()
+    }
+}
+
+impl Config {
+    /// Whether other nodes may share the keys.
+    pub fn has_peers(&self) -> bool {
+        self.peers.are_any() || self.cluster.is_on()
+    }
+
+    /// Where peers are served.
+    pub fn peers_listen(&self) -> SocketAddr {
+        self.peers.listen.unwrap_or_else(|| {
+            if self.cluster.is_on() {
+                SocketAddr::new(self.cluster.bind_address(), PEERS_PORT)
+            } else {
+                loopback(PEERS_PORT)
+            }
+        })
     }
 }
 
@@ -687,6 +772,9 @@ impl Default for Caching {
         }
     }
 }
+
+/// Port for peers unless it is set.
+const PEERS_PORT: u16 = 9080;
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)

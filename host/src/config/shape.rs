@@ -10,7 +10,7 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 use toml::de::DeTable;
 
-use super::{ByteSize, Config, Group, Plugin, units::parse_duration};
+use super::{ByteSize, Config, Group, Peers, Plugin, units::parse_duration};
 
 /// What may stand in one place of the settings.
 #[derive(Clone, Debug)]
@@ -222,6 +222,7 @@ fn sample() -> Config {
     Config {
         plugins: BTreeMap::from([("x".to_owned(), plugin)]),
         groups: BTreeMap::from([("x".to_owned(), group)]),
+        peers: Peers { listen: Some(([0; 4], 0).into()), ..Peers::default() },
         ..Config::default()
     }
 }

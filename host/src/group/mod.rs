@@ -18,6 +18,7 @@
 mod away;
 mod batch;
 mod error;
+mod explain;
 mod fill;
 mod getter;
 mod groups;
@@ -41,6 +42,7 @@ use tokio::{
 };
 
 pub use error::GetError;
+pub use explain::{Explanation, Holding};
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
 pub use peers::{Asked, Held, Peers, Question, Tidings};

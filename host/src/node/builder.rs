@@ -7,26 +7,27 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tracing::info;
 
 use super::{
     Node,
     control::{Control, outside_runtimes},
+    membership::{Bound, Membership},
     operators::Operators,
     report::ReloadError,
     running::{Hooks, Running},
     signals::Signals,
 };
 use crate::{
-    config::{self, Caching, Config, Loaded, Reports},
+    config::{self, Caching, Config, Loaded, Reports, peers::BadPeer},
     front::{
         Readiness, admin,
-        http::{HttpFront, Manners},
+        http::{HttpFront, Linked, Manners},
     },
     group::{Getter, Group},
     metrics::Metrics,
-    peer::{Family, Fleet},
+    peer::{Family, Fleet, Ties},
 };
 
 /// A node that is still to be started.
@@ -84,6 +85,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn peers(mut self, settings: config::Peers) -> Self {
         self.config.peers = settings;
+        self
+    }
+
+    /// Makes the node a member of a cluster.
+    #[must_use]
+    pub fn cluster(mut self, settings: config::Cluster) -> Self {
+        self.config.cluster = settings;
         self
     }
 
@@ -146,19 +154,43 @@ impl NodeBuilder {
         // before anything is compiled.
         let latch = readiness.latch("listeners");
         let clients = self.has_clients.then(|| HttpFront::bind(&self.config.http)).transpose()?;
-        let peers = self.config.peers.clone();
-        let peers_front = peers
-            .are_any()
-            .then(|| HttpFront::bind_peers(&peers, &self.config.http))
+        let config = self.config.clone();
+        let base_dir = self.base_dir.clone();
+        let peers = &config.peers;
+        let peers_front = config
+            .has_peers()
+            .then(|| HttpFront::bind_peers(config.peers_listen(), &config.http))
             .transpose()?;
+        let bound = config
+            .cluster
+            .is_on()
+            .then(|| Bound::new(&config.cluster, &base_dir))
+            .transpose()
+            .context("start [cluster]")?;
+        let linked = bound
+            .as_ref()
+            .map(|bound| Linked { secret: bound.secret(&config.cluster), tidings: None });
         let operators = {
             let _runtime = control.enter();
             self.has_operators.then(|| admin::bind(&self.config.admin)).transpose()?
         };
 
+        let fleet =
+            fleet(&config, linked.as_ref(), &metrics, control.handle()).context("read [peers]")?;
+        // Before plugins are compiled, so that the others are known by then.
+        let membership = match (bound, &fleet, &peers_front) {
+            (Some(bound), Some(fleet), Some(front)) => {
+                let (fleet, peers) = (Arc::clone(fleet), front.local_addr());
+                let latch = readiness.latch("cluster");
+                let control = control.handle();
+                Some(bound.join(&config, &base_dir, peers, fleet, latch, control)?)
+            }
+            _ => None,
+        };
+
         let plugins_up = readiness.latch("plugins");
         let takes_signals = self.takes_signals;
-        let running = self.start_running(&metrics, &control)?;
+        let running = self.start_running(fleet, membership.clone(), &metrics, &control)?;
         plugins_up.release();
         let signals = takes_signals.then(|| {
             let _runtime = control.enter();
@@ -180,34 +212,39 @@ impl NodeBuilder {
             value_max: peers.reply_max.as_usize(),
         };
         let peers = peers_front
-            .map(|front| front.serve_peers(&running.groups, &metrics, manners, None))
+            .map(|front| front.serve_peers(&running.groups, &metrics, manners, linked))
             .transpose()
             .context("start the [peers] threads")?;
+        if let Some(membership) = &membership {
+            control.block_on(membership.serve());
+        }
         latch.release();
         let peers_at = peers.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
         info!(http, admin, peers = peers_at, "Serving.");
-        Ok(Node { running, readiness, clients, peers, operators, signals, control })
+        Ok(Node { running, readiness, clients, peers, membership, operators, signals, control })
     }
 
     /// Loads plugins and makes groups. To start is to go over from no plugins and groups
     /// to those of the settings.
-    fn start_running(self, metrics: &Metrics, control: &Control) -> anyhow::Result<Arc<Running>> {
+    fn start_running(
+        self,
+        fleet: Option<Arc<Fleet>>,
+        membership: Option<Arc<Membership>>,
+        metrics: &Metrics,
+        control: &Control,
+    ) -> anyhow::Result<Arc<Running>> {
         let natives = self.natives.into_iter().map(|(name, (caching, getter))| {
             let (fills, metrics) = (control.handle().clone(), metrics.group(&name));
             Group::new(&name, caching, getter, fills, metrics)
         });
         let bare =
             Config { plugins: BTreeMap::new(), groups: BTreeMap::new(), ..self.config.clone() };
-        let fleet = (self.config.peers.are_any())
-            .then(|| Fleet::fixed(&self.config.peers, control.handle().clone()))
-            .transpose()
-            .context("read [peers]")?;
         let running = Running::new(
             (bare, &self.base_dir),
             natives.collect(),
-            fleet,
+            (fleet, membership),
             (self.has_clients, self.has_operators),
             self.hooks,
             metrics.clone(),
@@ -230,4 +267,21 @@ impl NodeBuilder {
             }
         }
     }
+}
+
+/// Those who share the keys with this node, where there are any.
+fn fleet(
+    config: &Config,
+    linked: Option<&Linked>,
+    metrics: &Metrics,
+    control: &Handle,
+) -> Result<Option<Arc<Fleet>>, BadPeer> {
+    let Some(Linked { secret, tidings }) = linked.cloned() else {
+        let fixed = || Fleet::fixed(&config.peers, control.clone());
+        return config.peers.are_any().then(fixed).transpose();
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let links = if config.http.threads == 0 { threads } else { config.http.threads };
+    let ties = Ties { secret, tidings, links, metrics: metrics.fleet() };
+    Ok(Some(Fleet::of_nodes(ties, &config.peers, control.clone())))
 }

@@ -11,11 +11,15 @@
 //! - `running`: what of a node can change while it serves.
 //! - `plan`, `differences`: what has to be done to go over to other settings.
 //! - `reload`, `report`: doing it, and saying what came of it.
+//! - `explain`: why a get answers as it does.
+//! - `membership`: the cluster that the node is a member of.
 //! - `operators`, `signals`, `control`: who asks for it, and where it runs.
 
 mod builder;
 mod control;
 mod differences;
+mod explain;
+mod membership;
 mod operators;
 mod plan;
 mod reload;
@@ -38,6 +42,7 @@ pub use report::{Action, Change, PluginReloaded, ReloadError, Reloaded};
 
 use self::{
     control::{Control, outside_runtimes},
+    membership::Membership,
     operators::Operators,
     reload::Wanted,
     running::Running,
@@ -58,6 +63,7 @@ pub struct Node {
     readiness: Readiness,
     clients: Option<Serving>,
     peers: Option<Serving>,
+    membership: Option<Arc<Membership>>,
     operators: Option<Operators>,
     signals: Option<Signals>,
     control: Control,
@@ -98,6 +104,16 @@ impl Node {
         self.peers.as_ref().map(Serving::local_addr)
     }
 
+    /// Where other members of the cluster reach this node, if it is in one.
+    pub fn gossip_addr(&self) -> Option<SocketAddr> {
+        self.membership.as_ref().map(|membership| membership.advertise)
+    }
+
+    /// How many nodes share the keys, as this one knows it: itself and others.
+    pub fn owners(&self) -> usize {
+        self.membership.as_ref().map_or(1, |membership| membership.owners())
+    }
+
     /// Where operators are served, if they are.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.operators.as_ref().map(|operators| operators.address)
@@ -124,10 +140,11 @@ impl Node {
         outside_runtimes(|| self.control.block_on(self.running.reload_plugin(name)))
     }
 
-    /// Drains and stops the node, in this order: it says that it is not ready, stops
-    /// accepting clients and lets requests under way end within `[http]
-    /// drain_timeout`; then operators, who could watch it until here; then fills and
-    /// plugins, which nobody waits for any more.
+    /// Drains and stops the node, in this order: it says that it is not ready, and tells
+    /// its cluster that it is going; it stops accepting clients and lets requests under way
+    /// end within `[http] drain_timeout`, while it hands over what is hot; it leaves the cluster, and goes on answering peers
+    /// who have not heard of that; then operators, who could watch it until here; then fills
+    /// and plugins, which nobody waits for any more.
     ///
     /// # Errors
     /// Requests that did not end in time: they were cut.
@@ -137,8 +154,29 @@ impl Node {
 
     fn stop_here(mut self) -> anyhow::Result<()> {
         self.readiness.draining();
-        let clients = self.clients.take();
-        let cut = clients.map_or(0, |clients| self.control.block_on(clients.drain()));
+        let (clients, membership) = (self.clients.take(), self.membership.take());
+        let cut = self.control.block_on(async {
+            if let Some(membership) = &membership {
+                membership.drain().await;
+            }
+            let clients = async {
+                match clients {
+                    Some(clients) => clients.drain().await,
+                    None => 0,
+                }
+            };
+            let handing_over = async {
+                if let Some(membership) = &membership {
+                    membership.hand_over(&self.running.groups).await;
+                }
+            };
+            let (cut, ()) = tokio::join!(clients, handing_over);
+            if let Some(membership) = &membership {
+                membership.leave().await;
+            }
+            cut
+        });
+        drop(membership);
         // Peers ask on behalf of their own clients: they are answered a little longer.
         let peers = self.peers.take();
         let cut = cut + peers.map_or(0, |peers| self.control.block_on(peers.drain()));

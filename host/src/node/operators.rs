@@ -7,6 +7,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::warn;
 
 use super::{
+    explain,
     reload::Wanted,
     report::{PluginReloaded, ReloadError, Reloaded},
     running::Running,
@@ -49,12 +50,20 @@ impl Operators {
 }
 
 fn state(running: &Arc<Running>, readiness: &Readiness, started: Instant) -> AdminState {
-    let [plugins, last_reload, reload, reload_plugin] = [(); 4].map(|()| Arc::clone(running));
+    let [plugins, last_reload, reload, reload_plugin, cluster, explaining] =
+        [(); 6].map(|()| Arc::clone(running));
     AdminState {
         groups: Arc::clone(&running.groups),
         metrics: running.metrics.clone(),
         readiness: readiness.clone(),
         plugins: Box::new(move || plugins.plugin_status()),
+        cluster: Box::new(move || {
+            cluster.membership.as_ref().map_or(Value::Null, |membership| membership.describe())
+        }),
+        explain: Box::new(move |group, key| {
+            let running = Arc::clone(&explaining);
+            Box::pin(async move { Ok(explain::explain(&running, &group, &key)) })
+        }),
         last_reload: Box::new(move || last_reload.last_reload()),
         reload: Box::new(move || {
             let running = Arc::clone(&reload);

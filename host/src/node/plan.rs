@@ -114,7 +114,10 @@ impl Plan {
         let old = now.config;
         let mut format = next.log.clone();
         format.filter.clone_from(&old.log.filter);
+        let mut cluster = next.cluster.clone();
+        cluster.seeds.clone_from(&old.cluster.seeds);
         let waiting = [
+            ("[cluster]", now.has_clients, differences(&old.cluster, &cluster)),
             ("[http]", now.has_clients, differences(&old.http, &next.http)),
             ("[admin]", now.has_operators, differences(&old.admin, &next.admin)),
             ("[peers]", now.has_clients, differences(&old.peers, &next.peers)),
@@ -125,6 +128,10 @@ impl Plan {
             if is_there && !detail.is_empty() {
                 self.changes.push(Change::new(Action::Restart, subject, detail));
             }
+        }
+        if old.cluster.is_on() && old.cluster.seeds != next.cluster.seeds {
+            let detail = format!("seeds {:?} → {:?}", old.cluster.seeds, next.cluster.seeds);
+            self.changes.push(Change::new(Action::Changed, "[cluster]", detail));
         }
         if now.has_log && old.log.filter != next.log.filter {
             self.is_log_changed = true;
@@ -145,10 +152,15 @@ impl Plan {
 /// `next` as it will be in force: what is made once at the start stays as it is.
 pub(super) fn in_force(now: Now<'_>, next: Config) -> Config {
     let old = now.config;
+    let next_seeds = next.cluster.seeds.clone();
     let mut config = next;
     config.http = old.http.clone();
     config.admin = old.admin.clone();
     config.peers = old.peers.clone();
+    config.cluster = old.cluster.clone();
+    if old.cluster.is_on() {
+        config.cluster.seeds = next_seeds;
+    }
     config.log.format = old.log.format;
     if now.has_host {
         config.wasm = old.wasm.clone();

@@ -31,6 +31,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    membership,
     plan::{self, Fate, Plan},
     report::{Action, Change, ReloadError, Reloaded},
     running::{Parts, Running},
@@ -118,6 +119,8 @@ impl Running {
         let mut plan = Plan::new(self.now(&old), &next, base_dir);
         let next = plan::in_force(self.now(&old), next);
         let host = self.host(&old, &next).await?;
+        let keys = self.membership.is_some().then(|| membership::keys(&next.cluster, base_dir));
+        let keys = keys.transpose().map_err(|it| ReloadError::Refused(vec![format!("{it:#}")]))?;
         let tried = match &host {
             Some(host) => self.try_out(&plan, &old, &next, base_dir, host).await?,
             None => Tried::default(),
@@ -126,6 +129,9 @@ impl Running {
         let new = install(&old, tried, (next, base_dir), host, self);
         let groups = self.make_groups(&plan, &new);
         self.replace(new.clone(), groups)?;
+        if let (Some(membership), Some(keys)) = (&self.membership, keys) {
+            membership.reload(keys, &new.config.cluster).await;
+        }
         self.reconfigure(&plan, &new).await;
         self.let_go(&plan, &old);
         if plan.is_log_changed {

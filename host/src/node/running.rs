@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    membership::Membership,
     plan::Now,
     report::{PluginReloaded, ReloadError},
 };
@@ -65,6 +66,8 @@ pub(super) struct Running {
     pub(super) has_operators: bool,
     /// The nodes that share the keys, where there are any.
     pub(super) fleet: Option<Arc<Fleet>>,
+    /// How they are found, where they are not known by hand.
+    pub(super) membership: Option<Arc<Membership>>,
     /// `None` once the node stops: no reload that is still under way brings back what
     /// has been let go.
     parts: Mutex<Option<Parts>>,
@@ -94,7 +97,7 @@ impl Running {
     pub(super) fn new(
         (config, base_dir): (Config, &Path),
         natives: Vec<Arc<Group>>,
-        fleet: Option<Arc<Fleet>>,
+        (fleet, membership): (Option<Arc<Fleet>>, Option<Arc<Membership>>),
         (has_clients, has_operators): (bool, bool),
         hooks: Hooks,
         metrics: Metrics,
@@ -117,6 +120,7 @@ impl Running {
             has_clients,
             has_operators,
             fleet,
+            membership,
             parts: Mutex::new(Some(parts)),
             turn: TurnMutex::default(),
             places: Arc::new(Semaphore::new(RELOADS_MAX)),

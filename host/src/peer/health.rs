@@ -122,6 +122,11 @@ impl Peer {
         }
     }
 
+    /// Whether questions go to it at present.
+    pub(super) fn is_asked(&self) -> bool {
+        self.breaker().state(Instant::now()) == State::Closed
+    }
+
     pub(super) fn was_well(&self, pass: Pass) {
         self.breaker().report(pass, Report::Well, Instant::now());
     }

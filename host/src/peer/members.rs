@@ -40,6 +40,11 @@ impl Circle {
         Self { kind, ring: Ring::new(kind, &nodes), nodes, peers }
     }
 
+    /// What the member at this place of the ring is called.
+    pub(super) fn name(&self, at: usize) -> Option<&str> {
+        self.nodes.get(at).map(|node| node.name.as_str())
+    }
+
     /// The one who owns `key`, if that is not this node.
     pub(super) fn owner(&self, key: &[u8]) -> Option<&Arc<Peer>> {
         self.peers.get(self.ring.owner(key)?)?.as_ref()

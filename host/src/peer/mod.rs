@@ -121,6 +121,17 @@ pub struct Member {
     pub is_self: bool,
 }
 
+/// A node as one of those that may answer for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What it is called in the ring.
+    pub name: String,
+    /// Where it serves its peers; `None` for this node.
+    pub address: Option<String>,
+    /// Whether it is asked at all: not while it fails to answer.
+    pub is_asked: bool,
+}
+
 impl Fleet {
     /// A fleet of peers that are known by hand. Probes run on `control`.
     ///
@@ -194,6 +205,26 @@ impl Fleet {
             self.members.store(Arc::new(changed));
             self.forget_later();
         }
+    }
+
+    /// How many nodes own keys, this one included.
+    pub fn size(&self) -> usize {
+        self.members.load().now.peers.len()
+    }
+
+    /// The first `count` nodes in the order in which they are to answer for `key`: its owner,
+    /// then its stand-ins.
+    pub fn owners(&self, key: &[u8], count: usize) -> Vec<Route> {
+        let circle = Arc::clone(&self.members.load().now);
+        let route = |at: usize| {
+            let peer = circle.peers.get(at)?;
+            Some(Route {
+                name: circle.name(at)?.to_owned(),
+                address: peer.as_ref().map(|peer| peer.authority.clone()),
+                is_asked: peer.as_ref().is_none_or(|peer| peer.is_asked()),
+            })
+        };
+        circle.ring.owners(key, count).into_iter().filter_map(route).collect()
     }
 
     /// A node of this program at `authority`.

@@ -77,6 +77,7 @@ pub use componentize::componentize;
 pub use error::{HostError, LoadError, Problem};
 pub use getter::Plugin;
 pub use measure::{Cost, Ended, Measured};
+pub(crate) use reload::state_directory;
 pub use reload::{
     Prepared, ReloadOutcome, ReloadReport, ReloadStatus, Reloaded, SwapHook, Swapped, Trigger,
 };

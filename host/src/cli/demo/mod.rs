@@ -1,9 +1,9 @@
-//! `demo`: a node and something to cache, in one process: no file, no network.
+//! `demo`: a few nodes and something to cache, in one process: no file, no network.
 //!
 //! A DICT server with a dictionary of our own is the origin, deliberately slow; the
-//! bundled dict plugin fills the group `define` from it over a real socket. Every
-//! question the origin is asked is printed, so that one sees what the cache keeps from
-//! it.
+//! bundled dict plugin fills the group `define` from it over a real socket. The nodes are a
+//! cluster and share the keys. Every question the origin is asked is printed, so that one
+//! sees what the cache keeps from it, whichever node is asked.
 
 mod dictionary;
 mod origin;
@@ -11,8 +11,10 @@ mod protocol;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt::Write as _,
+    fs::{self, Permissions},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -20,10 +22,12 @@ use std::{
 
 use anyhow::Context as _;
 use cachecluster::{
-    config::{Admin, Config, Group, Http, Log, Network, Plugin, units::parse_duration},
+    cluster::Key,
+    config::{Admin, Cluster, Config, Group, Http, Log, Network, Plugin, units::parse_duration},
     node::Node,
 };
 use clap::Args;
+use tokio::time::Instant;
 
 use super::{
     Failure,
@@ -39,12 +43,19 @@ const DICT: &[u8] = include_bytes!("../../../../plugins/dict/dict.wasm");
 /// The most a question may be delayed: less than the plugin's own timeout, 5 s.
 const DELAY_MAX: Duration = Duration::from_secs(4);
 
+/// How long the nodes may take to find one another, which each needs to be up for a moment.
+const TOGETHER_MAX: Duration = Duration::from_secs(20);
+
 /// How to run the demo.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Port for clients; by default 8080, or a free one where that is taken
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// How many nodes, from 1 to 9
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
     /// How long the origin takes for each answer, at most 4s
     #[arg(long, value_name = "TIME", default_value = "150ms", value_parser = delay)]
     delay: Duration,
@@ -71,20 +82,57 @@ pub(super) fn demo(options: &Options) -> Result<(), Failure> {
     let origin = Origin::start(Dictionary::bundled(), Manners::new(options.delay, Arc::new(tell)))
         .context("start the demo's origin on loopback")?;
 
-    let http = match options.port {
-        Some(port) => loopback(port),
-        None => free("clients", Http::default().listen),
-    };
-    let admin = free("operators", Admin::default().listen);
-    let mut settings = settings(source, origin.address(), http, admin, log);
-    settings.wasm.data_dir = folder.path().join("state");
-    let node = Node::from_config(&settings, folder.path()).take_signals().start()?;
-    // Both are there: a node from settings has both surfaces.
-    let (http, admin) = (node.http_addr().unwrap_or(http), node.admin_addr().unwrap_or(admin));
-    print(&greeting(http, admin, origin.address(), options.delay))?;
-    let stopped = node.run_until_signal();
+    let key = folder.path().join("key");
+    let line = Key::generate().context("make a key for the cluster")?.to_line();
+    fs::write(&key, line).with_context(|| format!("write {}", key.display()))?;
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).context("keep the key private")?;
+
+    let mut nodes: Vec<Node> = Vec::new();
+    for number in 0..options.nodes {
+        let is_first = number == 0;
+        let http = match options.port {
+            Some(port) if is_first => loopback(port),
+            _ if is_first => free("clients", Http::default().listen),
+            _ => loopback(0),
+        };
+        let admin = if is_first { free("operators", Admin::default().listen) } else { loopback(0) };
+        let mut settings = settings(source.clone(), origin.address(), http, admin, log.clone());
+        settings.wasm.data_dir = folder.path().join(format!("state-{number}"));
+        if options.nodes > 1 {
+            let seed = nodes.first().and_then(Node::gossip_addr);
+            settings.cluster = cluster(key.clone(), seed);
+            settings.peers.listen = Some(loopback(0));
+        }
+        let node = Node::from_config(&settings, folder.path());
+        nodes.push(if is_first { node.take_signals().start()? } else { node.start()? });
+    }
+    let started = Instant::now();
+    let agree = || nodes.iter().all(|node| node.owners() == nodes.len());
+    while !agree() && started.elapsed() < TOGETHER_MAX {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    print(&greeting(&nodes, origin.address(), options.delay))?;
+    let mut nodes = nodes.into_iter();
+    // There is a first one: the option says so.
+    let stopped = nodes.next().map_or(Ok(()), Node::run_until_signal);
+    let others: Vec<_> = nodes.map(|node| std::thread::spawn(|| node.stop())).collect();
+    for other in others {
+        _ = other.join();
+    }
     origin.stop();
     Ok(stopped?)
+}
+
+/// How a node of the demo finds the others: from `seed`, the first of them.
+fn cluster(key_file: PathBuf, seed: Option<SocketAddr>) -> Cluster {
+    Cluster {
+        name: "demo".to_owned(),
+        seeds: seed.iter().map(ToString::to_string).collect(),
+        key_file,
+        port: 0,
+        bind: Ipv4Addr::LOCALHOST.to_string(),
+        ..Cluster::default()
+    }
 }
 
 /// The settings of the demo: what a file for it would say.
@@ -128,29 +176,42 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// What runs, and what to try.
-fn greeting(http: SocketAddr, admin: SocketAddr, origin: SocketAddr, delay: Duration) -> String {
+fn greeting(nodes: &[Node], origin: SocketAddr, delay: Duration) -> String {
     let delay = humantime::format_duration(delay);
-    format!(
+    let what = match nodes.len() {
+        1 => "a node whose group `define` is filled".to_owned(),
+        count => format!("a cluster of {count} nodes, each with a group `define` that is filled"),
+    };
+    let mut text = format!(
         "\
-a node whose group `define` is filled by the dict plugin, and a small dictionary that
-it asks; the dictionary waits {delay} before each answer, so that a miss can be seen
+{what} by the dict plugin, and a small
+dictionary that they ask; it waits {delay} before each answer, so that a miss can be seen
 
-  clients   http://{http}
-  admin     http://{admin}
-  origin    dict://{origin}
-
-try, in another terminal
-
+"
+    );
+    // All are there: a node from settings has both surfaces.
+    let of = |node: &Node| Some((node.http_addr()?, node.admin_addr()?));
+    for (http, admin) in nodes.iter().filter_map(of) {
+        _ = writeln!(text, "  clients   http://{http}\n  admin     http://{admin}");
+    }
+    _ = writeln!(text, "  origin    dict://{origin}\n\ntry, in another terminal\n");
+    if let Some((http, admin)) = nodes.first().and_then(of) {
+        let other = nodes.last().and_then(Node::http_addr).unwrap_or(http);
+        _ = writeln!(
+            text,
+            "  \
   curl -i http://{http}/define/cache      a miss: the origin is asked
-  curl -i http://{http}/define/cache      a hit: it is not; Cache-Status and Age tell
+  curl -i http://{other}/define/cache      not this time: the node that owns it has it
   curl -i http://{http}/define/nonesuch   no such word: that is remembered too
-  curl http://{admin}/status
+  cachecluster explain define cache --admin {admin}
+  cachecluster members --admin {admin}
   curl http://{admin}/metrics
 
 Ctrl-C ends it
-
 "
-    )
+        );
+    }
+    text
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! From a request to its answer; the routes are listed in the module above.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
@@ -20,6 +20,7 @@ use crate::group::Group;
 
 const READ: &str = "GET, HEAD";
 const PURGE: &str = "DELETE";
+const KEY: &str = "GET, HEAD, DELETE";
 const ACT: &str = "POST";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,7 +32,9 @@ const INDEX: &str = "\
 GET    /livez                       200 while the process answers
 GET    /readyz[?verbose]            200, or 503 and the reason
 GET    /metrics                     every metric
-GET    /status                      the node, its groups and its plugins
+GET    /status                      the node, its cluster, its groups and its plugins
+GET    /members                     the cluster as this node sees it
+GET    /groups/{group}/keys/{key}   who owns a key, who holds it, what a get would do
 DELETE /groups/{group}              purges a whole group
 DELETE /groups/{group}/keys/{key}   purges one key
 POST   /reload                      reads the settings and every plugin's file again
@@ -67,13 +70,18 @@ fn route(state: &AdminState, head: &Parts, local: Option<IpAddr>) -> Result<Rout
         guard::check(&head.method, &head.uri, &head.headers, local)?;
     }
     if let Some(rest) = path.strip_prefix("/groups/") {
-        if head.method != Method::DELETE {
-            return Err(Problem::method(PURGE));
-        }
         if head.uri.query().is_some() {
             return Err(target::TargetError::Query.into());
         }
-        return purge(state, rest).map(Routed::Answered);
+        let (group, key) = named(state, rest)?;
+        return match (&head.method, key) {
+            (&Method::DELETE, key) => Ok(Routed::Answered(purge(&group, key.as_deref()))),
+            (&Method::GET | &Method::HEAD, Some(key)) => {
+                Ok(Routed::Acting((state.explain)(group, key)))
+            }
+            (_, Some(_)) => Err(Problem::method(KEY)),
+            (_, None) => Err(Problem::method(PURGE)),
+        };
     }
     if let Some(action) = Action::at(path) {
         if head.method != Method::POST {
@@ -90,6 +98,7 @@ fn route(state: &AdminState, head: &Parts, local: Option<IpAddr>) -> Result<Rout
         "/readyz" => |state, head| readyz(state, head.uri.query()),
         "/metrics" => |state, _| metrics(state),
         "/status" => |state, _| json(StatusCode::OK, &status(state)),
+        "/members" => |state, _| json(StatusCode::OK, &members(state)),
         _ => return Err(not_found("see / for what is here; keys are served on the client port")),
     };
     if matches!(head.method, Method::GET | Method::HEAD) {
@@ -133,6 +142,7 @@ fn status(state: &AdminState) -> Value {
         "uptime_seconds": state.started.elapsed().as_secs(),
         "ready": reason.is_none(),
         "not_ready_because": reason,
+        "cluster": (state.cluster)(),
         "groups": groups,
         "plugins": (state.plugins)(),
         "last_reload": (state.last_reload)(),
@@ -151,19 +161,33 @@ fn describe(group: &Group) -> Value {
     })
 }
 
-/// Purges what `rest`, the path behind `/groups/`, names.
-fn purge(state: &AdminState, rest: &str) -> Result<Response<ReplyBody>, Problem> {
+/// The cluster; a node without one is the only member of none.
+fn members(state: &AdminState) -> Value {
+    match (state.cluster)() {
+        Value::Null => json!({ "name": null, "members": [] }),
+        cluster => cluster,
+    }
+}
+
+/// The group that `rest`, the path behind `/groups/`, names, and the key if it names one.
+fn named(state: &AdminState, rest: &str) -> Result<(Arc<Group>, Option<Vec<u8>>), Problem> {
     let (name, key) = match rest.split_once('/') {
         None => (rest, None),
         Some((name, key)) => {
             let key = key.strip_prefix("keys/").ok_or_else(|| {
-                not_found("purge /groups/{group}, or one key as /groups/{group}/keys/{key}")
+                not_found("name /groups/{group}, or one key as /groups/{group}/keys/{key}")
             })?;
             (name, Some(key))
         }
     };
     let name = target::name(name)?;
     let group = state.groups.get(&name).ok_or_else(|| Problem::no_group(&name))?;
+    Ok((group, key.map(target::decode).transpose()?.map(std::borrow::Cow::into_owned)))
+}
+
+/// Purges a key of a group, or all of it.
+fn purge(group: &Group, key: Option<&[u8]>) -> Response<ReplyBody> {
+    let name = group.name();
     let purged = match key {
         None => {
             let items = group.usage().items;
@@ -171,13 +195,12 @@ fn purge(state: &AdminState, rest: &str) -> Result<Response<ReplyBody>, Problem>
             json!({ "purged": { "group": name, "items": items } })
         }
         Some(key) => {
-            let key = target::decode(key)?;
-            let was_in_memory = group.purge(&key);
-            let key = String::from_utf8_lossy(&key);
+            let was_in_memory = group.purge(key);
+            let key = String::from_utf8_lossy(key);
             json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } })
         }
     };
-    Ok(json(StatusCode::OK, &purged))
+    json(StatusCode::OK, &purged)
 }
 
 /// A reply with `document` as its body.

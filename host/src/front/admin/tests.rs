@@ -65,6 +65,11 @@ impl Surface {
             metrics,
             readiness: readiness.clone(),
             plugins: Box::new(|| json!({ "dict": { "digest": "sha256:00" } })),
+            cluster: Box::new(|| serde_json::Value::Null),
+            explain: Box::new(|group, key| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                Box::pin(async move { Ok(json!({ "explained": [group.name(), key] })) })
+            }),
             last_reload: Box::new(|| json!({ "outcome": "unchanged" })),
             reload: Box::new(|| Box::pin(async { Ok(json!({ "outcome": "unchanged" })) })),
             reload_plugin: Box::new(|name| Box::pin(async move { reload_plugin(&name) })),

@@ -94,10 +94,10 @@ impl HttpFront {
         Self::bind_as(settings, "[http] listen")
     }
 
-    /// Takes the address for peers. All else is as for clients, but for a longer path:
-    /// there, keys are encoded once more.
-    pub fn bind_peers(peers: &config::Peers, http: &config::Http) -> Result<Self, BindError> {
-        let settings = config::Http { listen: peers.listen, ..http.clone() };
+    /// Takes the address `listen` for peers. All else is as for clients, but for a longer
+    /// path: there, keys are encoded once more.
+    pub fn bind_peers(listen: SocketAddr, http: &config::Http) -> Result<Self, BindError> {
+        let settings = config::Http { listen, ..http.clone() };
         Self::bind_as(&settings, "[peers] listen")
     }
 

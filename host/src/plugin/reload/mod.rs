@@ -33,6 +33,7 @@ pub(super) use lookout::Lookout;
 pub(super) use probation::Ending;
 pub(super) use rollout::Rollout;
 pub(super) use shelf::Shelf;
+pub(crate) use shelf::state_directory;
 
 pub use rollout::{Prepared, Reloaded, SwapHook, Swapped, Trigger};
 pub use stage::{ReloadOutcome, ReloadReport, ReloadStatus};

@@ -57,6 +57,12 @@ struct Note {
     quarantined: Vec<String>,
 }
 
+/// The directory for what this user's nodes keep over restarts, `configured` or named by the
+/// environment; made if it is missing. `None` where there is no safe one.
+pub(crate) fn state_directory(configured: &Path) -> Option<PathBuf> {
+    private_dir::open(&PLACES.choose(configured)?).ok()
+}
+
 impl Shelf {
     /// The shelf in `configured`, or in the first place the environment names. Where
     /// there is no safe place, nothing is kept, and the operator is told.

@@ -3,6 +3,8 @@
 //! Every rule looks at values that were read and are well-formed. A rule about several
 //! settings is silent when one of them was refused already.
 
+mod fleet;
+
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use tracing_subscriber::EnvFilter;
@@ -11,7 +13,6 @@ use super::{
     Caching, Config, Failure, Group, Limits, Network, Plugin, Wasm,
     draft::Draft,
     grants::{self, Refusal},
-    peers::authority,
     report::{Report, Severity, listed, nearest, quoted},
     walk::{SUGGESTIONS_MAX, dotted, header},
 };
@@ -23,7 +24,8 @@ const VALUES_MIN: u64 = 4;
 /// Reports everything about `config` that breaks a rule.
 pub(super) fn check(draft: &mut Draft, config: &Config) {
     surfaces(draft, config);
-    peers(draft, config);
+    fleet::peers(draft, config);
+    fleet::cluster(draft, config);
     log_filter(draft, &config.log.filter);
     for (name, plugin) in &config.plugins {
         name_of(draft, "plugins", name);
@@ -128,53 +130,6 @@ fn surfaces(draft: &mut Draft, config: &Config) {
             ],
             "lower `url_max` or raise `headers_max`",
         );
-    }
-}
-
-fn peers(draft: &mut Draft, config: &Config) {
-    let Config { peers, http, admin, .. } = config;
-    if !peers.are_any() {
-        if !peers.url.is_empty() {
-            let path = ["peers", "url"];
-            let title = "there are no peers that could call this node so".to_owned();
-            wrong(draft, &path, title, "name them in `groupcache`, or remove `url`".to_owned());
-        }
-        return;
-    }
-    for (section, listen) in [("http", http.listen), ("admin", admin.listen)] {
-        if peers.listen == listen && listen.port() != 0 {
-            relation(
-                draft,
-                Severity::Error,
-                "peers cannot share a port with anybody else".to_owned(),
-                &[
-                    Part::new(&["peers", "listen"], peers.listen),
-                    Part::new(&[section, "listen"], listen),
-                ],
-                "give one of them another port",
-            );
-        }
-    }
-    if peers.url.is_empty() {
-        let title = "peers are named, and not what they call this node".to_owned();
-        let help = "set `url` to this node's own entry in their lists, as http://10.0.0.7:9080";
-        wrong(draft, &["peers", "url"], title, help.to_owned());
-    } else if let Err(error) = authority(&peers.url) {
-        let title = format!("{} is no base URL of a peer", quoted(&peers.url));
-        wrong(draft, &["peers", "url"], title, error.to_string());
-    }
-    let mut seen = BTreeSet::from([peers.url.as_str()]);
-    for peer in &peers.groupcache {
-        let path = ["peers", "groupcache"];
-        if let Err(error) = authority(peer) {
-            let title = format!("{} is no base URL of a peer", quoted(peer));
-            return wrong(draft, &path, title, error.to_string());
-        }
-        if !seen.insert(peer) {
-            let title = format!("{} stands in the list twice", quoted(peer));
-            let help = "list each of the others once; this node is `url`".to_owned();
-            return wrong(draft, &path, title, help);
-        }
     }
 }
 

@@ -1,0 +1,48 @@
+//! The cluster as operators see it.
+
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, Member, State},
+    config,
+    peer::Fleet,
+};
+
+/// Everything about `cluster` that an operator may want to know.
+pub(super) fn describe(cluster: &Cluster, fleet: &Fleet, settings: &config::Cluster) -> Value {
+    let view = cluster.view();
+    let view = view.borrow().clone();
+    let status = cluster.status();
+    json!({
+        "name": settings.name,
+        "node": cluster.node().to_string(),
+        "has_key": settings.has_key(),
+        "seeds": settings.seeds,
+        "ring": format!("{:016x}", view.ring_digest()),
+        "health": status.health,
+        "lag_max_seconds": status.lag_max.as_secs_f64(),
+        "owners": fleet.size(),
+        "unknown": view.unknown,
+        "members": view.members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+fn member(member: &Member) -> Value {
+    let state = match member.meta.state {
+        State::Joining => "joining",
+        State::Serving => "serving",
+        State::Draining => "draining",
+    };
+    json!({
+        "node": member.node.to_string(),
+        "gossip": member.gossip.to_string(),
+        "peers": member.meta.peer.to_string(),
+        "state": if member.is_suspect { "suspect" } else { state },
+        "in_ring": member.in_ring,
+        "weight": member.meta.weight,
+        "zone": member.meta.zone,
+        "version": member.meta.version,
+        "is_self": member.is_self,
+        "generation": member.generation,
+    })
+}

@@ -1,0 +1,50 @@
+//! From the cluster's view to the fleet's members.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, task::spawn_blocking};
+use tracing::{error, info};
+
+use crate::{
+    cluster::View,
+    front::Latch,
+    peer::{Fleet, Member},
+};
+
+/// Has `fleet` follow `view`. Ends when the cluster does; if that comes unasked, the node is
+/// not ready any more.
+pub(super) async fn follow(mut view: watch::Receiver<Arc<View>>, fleet: Arc<Fleet>, latch: Latch) {
+    let mut known = Vec::new();
+    let mut latch = Some(latch);
+    loop {
+        let members = members(&view.borrow_and_update());
+        if members != known {
+            let names: Vec<_> = members.iter().map(|it| it.address.to_string()).collect();
+            info!(members = names.len(), peers = ?names, "Who owns keys has changed.");
+            let (fleet, members) = (Arc::clone(&fleet), members.clone());
+            // A ring takes some milliseconds to make.
+            if spawn_blocking(move || fleet.set_members(&members)).await.is_err() {
+                error!("A ring could not be made, which is a defect of this program.");
+            }
+        }
+        known = members;
+        if let Some(latch) = latch.take_if(|_| known.iter().any(|it| it.is_self)) {
+            latch.release();
+        }
+        if view.changed().await.is_err() {
+            error!("Membership has ended; this node goes on with the members it knew last.");
+            return;
+        }
+    }
+}
+
+/// Those who are to own keys.
+fn members(view: &View) -> Vec<Member> {
+    let member = |it: &crate::cluster::Member| Member {
+        name: it.node.to_string(),
+        address: it.meta.peer,
+        weight: u32::from(it.meta.weight),
+        is_self: it.is_self,
+    };
+    view.ring().map(member).collect()
+}

@@ -1,0 +1,280 @@
+//! This node as a member of a cluster: who else there is becomes who is asked for keys.
+//!
+//! The cluster knows members and no ring, the fleet a ring and no members; this is where the
+//! one becomes the other. Seeds are looked up here, and the order in which a node goes is
+//! kept here: it drains, hands over what is hot, leaves, and is still asked for a while.
+//!
+//! - `follow`: from the cluster's view to the fleet's members.
+//! - `seeds`: where members may be found, looked up again and again.
+//! - `describe`: the cluster as operators see it.
+//!
+//! Invariants:
+//! - a node serves whether it finds others or not;
+//! - it is in its own ring while it serves, and in nobody's once it drains.
+
+mod describe;
+mod follow;
+mod seeds;
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::Value;
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    cluster::{self, Cluster, Keys, Meta, Sockets, State, Tuning},
+    config::{self, Config},
+    front::Latch,
+    group::Groups,
+    peer::Fleet,
+    plugin,
+    wire::link::Secret,
+};
+
+/// How long a node that has seeds waits for the first of them before it serves: one that
+/// serves alone asks the origin for what others hold.
+const FIRST_CONTACT: Duration = Duration::from_millis(500);
+
+/// How long it takes until most members know that this one is draining.
+const NEWS_TRAVELS: Duration = Duration::from_millis(500);
+
+/// Time for handing over what is hot.
+const HAND_OVER: Duration = Duration::from_secs(3);
+
+/// How long a node that has left is still there for those who have not heard of it.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// What a ring of ours is made by. Nodes with another number are in another ring.
+const RING: &str = "native 1";
+
+/// The ports and the keys of a member that is still to be one.
+pub(super) struct Bound {
+    sockets: Sockets,
+    keys: Keys,
+    advertise: SocketAddr,
+}
+
+/// This node's place in its cluster.
+pub(super) struct Membership {
+    cluster: Arc<Cluster>,
+    fleet: Arc<Fleet>,
+    settings: config::Cluster,
+    /// Where other members reach this one.
+    pub(super) advertise: SocketAddr,
+    seeds: watch::Sender<Vec<String>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Bound {
+    /// Takes the port for gossip and reads the keys; nothing is sent yet.
+    pub(super) fn new(settings: &config::Cluster, base_dir: &Path) -> anyhow::Result<Self> {
+        let keys = keys(settings, base_dir)?;
+        let bind = SocketAddr::new(settings.bind_address(), settings.port);
+        let sockets = Sockets::bind(bind).with_context(|| {
+            format!(
+                "cannot take {bind} for gossip ([cluster] bind and port), by UDP and TCP; is \
+                 another node running?"
+            )
+        })?;
+        let bound = sockets.address();
+        let (ip, port) = match settings.advertised().context("read [cluster] advertise")? {
+            Some((ip, port)) => (ip, port.unwrap_or(bound.port())),
+            None if bound.ip().is_unspecified() => (own_address(bound.ip())?, bound.port()),
+            None => (bound.ip(), bound.port()),
+        };
+        Ok(Self { sockets, keys, advertise: SocketAddr::new(ip, port) })
+    }
+
+    /// What links to other members are sealed with.
+    pub(super) fn secret(&self, settings: &config::Cluster) -> Secret {
+        Secret::new(&settings.name, &self.keys.primary().derive("links"))
+    }
+
+    /// Becomes a member that does not serve yet. `peers` is where this node serves peers.
+    pub(super) fn join(
+        self,
+        settings: &Config,
+        base_dir: &Path,
+        peers: SocketAddr,
+        fleet: Arc<Fleet>,
+        latch: Latch,
+        control: &Handle,
+    ) -> anyhow::Result<Arc<Membership>> {
+        let own = &settings.cluster;
+        if !own.has_key() {
+            warn!(
+                name = own.name,
+                bind = %self.sockets.address(),
+                "The cluster has no key: whoever reaches this port can join it, and read and purge \
+                 everything. `cachecluster keygen` makes one for [cluster] key_file."
+            );
+        }
+        let meta = Meta {
+            peer: SocketAddr::new(self.advertise.ip(), peers.port()),
+            weight: u16::try_from(own.weight).unwrap_or(u16::MAX),
+            zone: own.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ring: xxh3_64(RING.as_bytes()),
+            plugins: Vec::new(),
+            state: State::Joining,
+        };
+        let identity = identity(settings, base_dir, self.advertise);
+        let cluster = Cluster::start(
+            cluster::Settings {
+                cluster: own.name.clone(),
+                keys: self.keys,
+                advertise: self.advertise,
+                meta,
+                identity: identity.clone(),
+                tuning: Tuning::default(),
+                hear: Arc::new(()),
+            },
+            self.sockets,
+        );
+        let cluster = Arc::new(cluster.with_context(|| match &identity {
+            Some(file) => format!("become a member, as {} ([cluster] identity)", file.display()),
+            None => "become a member".to_owned(),
+        })?);
+        info!(node = %cluster.node(), gossip = %self.advertise, "Looking for the cluster.");
+        let (seeds, named) = watch::channel(own.seeds.clone());
+        let following = control.spawn(follow::follow(cluster.view(), Arc::clone(&fleet), latch));
+        let looking =
+            control.spawn(seeds::look(Arc::downgrade(&cluster), named, (own.port, self.advertise)));
+        Ok(Arc::new(Membership {
+            cluster,
+            fleet,
+            settings: own.clone(),
+            advertise: self.advertise,
+            seeds,
+            tasks: vec![following.abort_handle(), looking.abort_handle()],
+        }))
+    }
+}
+
+impl Membership {
+    /// From now on this node serves, and is to own keys.
+    pub(super) async fn serve(&self) {
+        if !self.settings.seeds.is_empty() {
+            let mut view = self.cluster.view();
+            let others = view.wait_for(|view| view.members.len() + view.unknown > 1);
+            if timeout(FIRST_CONTACT, others).await.is_err() {
+                info!(seeds = ?self.settings.seeds, "No seed answers yet: serving alone.");
+            }
+        }
+        self.cluster.set_state(State::Serving).await;
+    }
+
+    /// From now on the cluster's keys are these, and members are looked for at other seeds.
+    pub(super) async fn reload(&self, keys: Keys, settings: &config::Cluster) {
+        self.seeds.send_replace(settings.seeds.clone());
+        self.cluster.set_keys(keys).await;
+    }
+
+    /// Tells the others that this node is going, so that they send no more keys here.
+    pub(super) async fn drain(&self) {
+        self.cluster.set_state(State::Draining).await;
+    }
+
+    /// Hands what is hot in `groups` to the nodes that own it once this one is gone.
+    pub(super) async fn hand_over(&self, groups: &Groups) {
+        if has_others(&self.cluster) {
+            // They have to know first that this node drains, or they refuse.
+            sleep(NEWS_TRAVELS).await;
+            let handed = self.fleet.hand_over(&groups.all(), Instant::now() + HAND_OVER).await;
+            info!(kept = handed.kept, refused = handed.refused, "Handed over what is hot.");
+        }
+    }
+
+    /// Is no member any more. Returns when those who had not heard of it have had time to.
+    pub(super) async fn leave(&self) {
+        let had_others = has_others(&self.cluster);
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.cluster.leave().await;
+        if had_others {
+            sleep(AFTERWARDS).await;
+        }
+    }
+
+    /// How many nodes own keys, as this node has it.
+    pub(super) fn owners(&self) -> usize {
+        self.fleet.size()
+    }
+
+    /// The cluster as this node sees it.
+    pub(super) fn describe(&self) -> Value {
+        describe::describe(&self.cluster, &self.fleet, &self.settings)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn has_others(cluster: &Cluster) -> bool {
+    let view = cluster.view();
+    let view = view.borrow();
+    view.members.len() + view.unknown > 1
+}
+
+/// The keys that the settings name.
+pub(super) fn keys(settings: &config::Cluster, base_dir: &Path) -> anyhow::Result<Keys> {
+    if !settings.has_key() {
+        return Ok(Keys::insecure(&settings.name));
+    }
+    let file = base_dir.join(&settings.key_file);
+    Keys::from_file(&file).with_context(|| {
+        format!("read the cluster's key from {} ([cluster] key_file)", file.display())
+    })
+}
+
+/// The file in which the node writes down who it is. Nodes of one user share a folder, so
+/// that each has a file of its own there.
+fn identity(settings: &Config, base_dir: &Path, advertise: SocketAddr) -> Option<PathBuf> {
+    let set = &settings.cluster.identity;
+    if !set.as_os_str().is_empty() {
+        return Some(base_dir.join(set));
+    }
+    // With another port at each start it is another node at each start.
+    if settings.cluster.port == 0 {
+        return None;
+    }
+    let folder = plugin::state_directory(&settings.wasm.data_dir)?.join("members");
+    std::fs::create_dir_all(&folder).ok()?;
+    let name = format!("{}-{}", settings.cluster.name, advertise);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
+    Some(folder.join(name.chars().map(plain).collect::<String>()))
+}
+
+/// The address from which this machine reaches others. Nothing is sent for it: the system is
+/// asked for the way to an address that is nobody's.
+fn own_address(unspecified: IpAddr) -> anyhow::Result<IpAddr> {
+    let nobody: SocketAddr = match unspecified {
+        IpAddr::V4(_) => ([192, 0, 2, 1], 9).into(),
+        IpAddr::V6(_) => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into(),
+    };
+    let found = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+        socket.connect(nobody)?;
+        socket.local_addr()
+    });
+    found.map(|address| address.ip()).map_err(|error| {
+        anyhow!(
+            "cannot find out at which address others reach this machine: {error}; set \
+             [cluster] advertise to it"
+        )
+    })
+}

@@ -1,0 +1,153 @@
+//! Nodes that are processes of their own, in one cluster: they find one another, share the
+//! keys, and say what they know.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::harness::{
+    command::run,
+    node::{Node, component},
+    origin::{self, Origin},
+    until,
+};
+
+/// A cluster's key, in a file that only its owner can read.
+pub(crate) struct KeyFile(tempfile::TempDir);
+
+impl KeyFile {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = Self(folder);
+        assert_eq!(run(|command| _ = command.arg("keygen").arg(key.path())).code, 0);
+        key
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("key")
+    }
+}
+
+/// A node on the loopback address 127.0.`net`.`host`, in the cluster of those with this
+/// `net`, whose group `items` asks the origin at `origin` for `/items/{key}`.
+pub(crate) fn member(net: u8, host: u8, key: &KeyFile, origin: &Origin) -> Node {
+    let address = format!("127.0.{net}.{host}");
+    let origin = origin.addr();
+    Node::with(format!(
+        r#"
+        [cluster]
+        bind = "{address}"
+        seeds = ["127.0.{net}.1", "127.0.{net}.2"]
+        key_file = "{}"
+        [plugins.origin]
+        source = "{}"
+        config = {{ url = "http://{origin}/items/{{key}}", timeout = "5s" }}
+        network = {{ http = ["http://{origin}"], allow_private = ["127.0.0.0/8"] }}
+        [groups.items]
+        plugin = "origin"
+        "#,
+        key.path().display(),
+        component("http").display(),
+    ))
+    .start()
+}
+
+/// How many nodes own keys, as `node` has it.
+pub(crate) async fn owners(node: &Node) -> u64 {
+    node.admin("/members").await.json()["owners"].as_u64().unwrap_or(0)
+}
+
+/// Waits until all `nodes` see one another in the ring, and nobody else.
+pub(crate) async fn agree(nodes: &[Node]) {
+    for node in nodes {
+        until("all share the keys", || async { owners(node).await == nodes.len() as u64 }).await;
+    }
+}
+
+fn shown(node: &Node, arguments: &[&str]) -> Value {
+    let admin = node.admin.to_string();
+    let ran = run(|command| {
+        command.args(arguments).args(["-o", "json", "--admin", &admin]);
+    });
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    serde_json::from_str(&ran.out).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_find_one_another_and_fill_each_key_once() {
+    let origin = Origin::start(|asked| origin::ok("", asked.target.as_bytes())).await;
+    let key = KeyFile::new();
+    let nodes: Vec<_> = (1..=3).map(|host| member(61, host, &key, &origin)).collect();
+    agree(&nodes).await;
+    for number in 0..30 {
+        for node in &nodes {
+            let answer = node.get(&format!("/items/k{number}")).await;
+            assert_eq!(answer.text(), format!("/items/k{number}"));
+        }
+    }
+    assert_eq!(origin.requests(), 30);
+
+    // All of them say the same about a key, whichever is asked.
+    let owners: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let explained = shown(node, &["explain", "items", "k1"]);
+            explained["owners"][0]["node"].as_str().expect("an owner").to_owned()
+        })
+        .collect();
+    assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+    let rings: Vec<_> =
+        nodes.iter().map(|node| shown(node, &["members"])["ring"].clone()).collect();
+    assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+    let table = run(|command| {
+        command.args(["members", "--admin", &nodes[0].admin.to_string()]);
+    });
+    assert_eq!(table.out.matches("serving").count(), 3, "{}", table.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_another_key_stays_alone_and_serves() {
+    let origin = Origin::start(|_| origin::ok("", b"value")).await;
+    let (key, other) = (KeyFile::new(), KeyFile::new());
+    let mut nodes: Vec<_> = (1..=2).map(|host| member(62, host, &key, &origin)).collect();
+    agree(&nodes).await;
+    let stranger = member(62, 3, &other, &origin);
+    assert_eq!(stranger.get("/items/k").await.status, 200);
+    nodes[0].logged("packets were not believed").await;
+    until("it owns all keys alone", || async { owners(&stranger).await == 1 }).await;
+    agree(&nodes).await;
+    // Whoever goes says so, and the others need no time to find out.
+    nodes[1].signal("TERM");
+    assert!(nodes[1].ended().await.success(), "{}", nodes[1].log());
+    nodes[0].logged("member has left").await;
+    assert!(!nodes[1].log().contains("ERROR"), "{}", nodes[1].log());
+}
+
+#[test]
+fn a_key_is_for_its_owner_alone_and_is_not_overwritten() {
+    let key = KeyFile::new();
+    let mode = fs::metadata(key.path()).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let text = fs::read_to_string(key.path()).expect("text");
+    let again = run(|command| _ = command.arg("keygen").arg(key.path()));
+    assert_eq!(again.code, 1);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+    assert_eq!(fs::read_to_string(key.path()).expect("text"), text);
+    let printed = run(|command| _ = command.arg("keygen"));
+    assert_ne!(printed.out, text);
+    assert_eq!(printed.out.len(), text.len());
+
+    // One that others can read is not used, and the remedy is told.
+    fs::set_permissions(key.path(), fs::Permissions::from_mode(0o644)).expect("to change it");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cachecluster.toml");
+    let settings = format!(
+        "http.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n[cluster]\n\
+         key_file = \"{}\"\nbind = \"127.0.0.1\"\nport = 0\n",
+        key.path().display()
+    );
+    fs::write(&file, settings).expect("to write");
+    let refused = run(|command| _ = command.arg("--config").arg(&file).arg("serve"));
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(refused.err.contains("key_file") && refused.err.contains("600"), "{}", refused.err);
+}
