@@ -1,16 +1,21 @@
-//! Five members over real sockets: they find one another, and see one another go.
+//! Five members over real sockets: they find one another, hear what each publishes, and see
+//! one another go.
 
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use bytes::Bytes;
 use cachecluster::cluster::{
-    Cluster, Key, Keys, Meta, NodeId, Settings, Sockets, State, Tuning, View,
+    Cluster, Hear, Key, Keys, Meta, NOTICE_MAX, NodeId, Notice, PULSE, Refused, Settings, Sockets,
+    State, Tuning, View,
     machine::{Channel, Envelope},
 };
+
+use tokio::{sync::watch, time::Instant};
 
 /// Longer than anything here takes, on the busiest machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -18,6 +23,29 @@ const PATIENCE: Duration = Duration::from_mins(1);
 struct Node {
     cluster: Cluster,
     address: SocketAddr,
+    heard: Arc<Heard>,
+}
+
+/// What a node was told, in its order.
+#[derive(Default)]
+struct Heard {
+    notices: watch::Sender<Vec<Notice>>,
+    is_current: watch::Sender<bool>,
+    missed: Mutex<u32>,
+}
+
+impl Hear for Heard {
+    fn notice(&self, notice: &Notice) {
+        self.notices.send_modify(|all| all.push(notice.clone()));
+    }
+
+    fn missed(&self) {
+        *self.missed.lock().expect("whole") += 1;
+    }
+
+    fn is_current(&self, is_current: bool) {
+        self.is_current.send_replace(is_current);
+    }
 }
 
 impl Node {
@@ -37,6 +65,7 @@ impl Node {
             plugins: vec![],
             state: State::Serving,
         };
+        let heard = Arc::<Heard>::default();
         let settings = Settings {
             cluster: "test".to_owned(),
             keys: keys.clone(),
@@ -44,10 +73,10 @@ impl Node {
             meta,
             identity: identity.map(Path::to_owned),
             tuning: Tuning::default(),
-            hear: Arc::new(()),
+            hear: heard.clone(),
         };
         let cluster = Cluster::start(settings, sockets).expect("a member");
-        Self { cluster, address }
+        Self { cluster, address, heard }
     }
 
     fn node(&self) -> NodeId {
@@ -61,6 +90,13 @@ impl Node {
         let seen = tokio::time::timeout(PATIENCE, waiting).await;
         assert!(seen == Ok(true), "{what}: {:?}", self.cluster.view().borrow());
     }
+}
+
+/// Waits until the value is as wanted.
+async fn becomes<T: Clone>(of: &watch::Sender<T>, what: &str, is_so: impl Fn(&T) -> bool) -> T {
+    let mut receiver = of.subscribe();
+    let waiting = tokio::time::timeout(PATIENCE, receiver.wait_for(|it| is_so(it))).await;
+    waiting.unwrap_or_else(|_| panic!("{what}")).expect("a sender").clone()
 }
 
 fn ring(view: &View) -> Vec<NodeId> {
@@ -93,6 +129,56 @@ async fn members_find_one_another_from_one_address_and_agree_on_the_ring() {
         assert_eq!(view.ring_digest(), digest);
         assert!(view.get(node.node()).is_some_and(|it| it.is_self && it.in_ring));
         assert_eq!(view.unknown, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_notice_of_each_comes_to_all_others_once_and_so_it_does_to_a_joiner() {
+    let keys = keys();
+    let nodes = five(&keys).await;
+    for node in &nodes {
+        becomes(&node.heard.is_current, "current", |it| *it).await;
+    }
+    let mut published = Vec::new();
+    for node in &nodes {
+        // One that goes by gossip, and one that is too long for that.
+        for len in [10, NOTICE_MAX] {
+            let body = Bytes::from(vec![u8::try_from(published.len()).expect("few"); len]);
+            let id = node.cluster.publish(body.clone()).await.expect("published");
+            assert_eq!(id.node, node.node());
+            published.push(Notice { id, body });
+        }
+        let too_long = Bytes::from(vec![0; NOTICE_MAX + 1]);
+        assert_eq!(node.cluster.publish(too_long).await, Err(Refused::TooLong));
+    }
+    published.sort_by_key(|notice| notice.id);
+    for node in &nodes {
+        let mut all = becomes(&node.heard.notices, "eight notices", |all| all.len() >= 8).await;
+        all.sort_by_key(|notice| notice.id);
+        let others = published.iter().filter(|notice| notice.id.node != node.node());
+        assert!(all.iter().eq(others));
+    }
+    let joiner = Node::start(&keys, 6);
+    assert!(!*joiner.heard.is_current.borrow());
+    joiner.cluster.join(vec![nodes[2].address]).await;
+    let all = becomes(&joiner.heard.notices, "ten notices", |all| all.len() >= 10).await;
+    assert_eq!(all.len(), 10);
+    becomes(&joiner.heard.is_current, "current", |it| *it).await;
+    assert!(nodes.iter().all(|node| *node.heard.missed.lock().expect("whole") == 0));
+    // Nor has any come twice meanwhile.
+    assert!(nodes.iter().all(|node| node.heard.notices.borrow().len() == 8));
+    assert_eq!(*joiner.heard.missed.lock().expect("whole"), 0);
+}
+
+#[tokio::test]
+async fn the_pulse_of_a_node_beats_though_nothing_happens() {
+    let node = Node::start(&keys(), 1);
+    let pulse = node.cluster.pulse();
+    let began = Instant::now();
+    // The thread may be kept waiting on a busy machine, but not for ever.
+    while pulse.age(began + 8 * PULSE) > 2 * PULSE {
+        tokio::time::sleep(PULSE / 10).await;
+        assert!(began.elapsed() < PATIENCE, "it stands still");
     }
 }
 

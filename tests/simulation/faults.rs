@@ -16,9 +16,14 @@ use std::{
     time::Duration,
 };
 
-use super::cluster::machine::{Command, State};
+use bytes::Bytes;
 
-use super::world::{Network, World, meta};
+use super::cluster::{
+    NoticeId,
+    machine::{Command, State},
+};
+
+use super::world::{Network, Told, World, meta};
 
 const NODES: usize = 50;
 const SEEDS: u64 = 200;
@@ -27,6 +32,9 @@ const FAULTS: Duration = Duration::from_secs(20);
 const RECOVERY: Duration = Duration::from_secs(30);
 /// The same for rings: a member that was seen to come and go stays out for half a minute.
 const RINGS: Duration = Duration::from_secs(40);
+/// How long after that notices may still be on their way: whoever could be reached by nothing
+/// and was taken for alive learns of them when it compares notes in its turn.
+const NOTICES: Duration = Duration::from_secs(30);
 
 #[test]
 fn clusters_of_fifty_survive_random_faults() {
@@ -93,6 +101,15 @@ enum Fault {
     Heal,
     BlockUdp(usize),
     Network(Network),
+    Publish { node: usize, count: usize, len: usize },
+}
+
+/// A notice, its publisher and the publisher's life then.
+struct Published {
+    id: NoticeId,
+    by: usize,
+    life: u32,
+    at: Duration,
 }
 
 fn run(seed: u64, nodes: usize) -> World {
@@ -110,6 +127,7 @@ fn run(seed: u64, nodes: usize) -> World {
     let has_loss = dice.bool();
     let end = world.now + FAULTS;
     let mut log = Vec::new();
+    let mut published = Vec::new();
     let mut resumes: Vec<(Duration, usize)> = Vec::new();
     while world.now < end {
         let pause = Duration::from_millis(dice.u64(100..3_000));
@@ -126,18 +144,22 @@ fn run(seed: u64, nodes: usize) -> World {
         if let Fault::Pause { node, time } = &fault {
             resumes.push((world.now + *time, *node));
         }
+        if let Fault::Publish { node, count, len } = fault {
+            publish(&mut world, &mut published, node, (count, len));
+        }
         apply(&mut world, &fault, &seeds);
         log.push((world.now, fault));
     }
     recover(&mut world, &seeds);
     check(&mut world, &log);
+    check_notices(&mut world, &published, &log);
     world
 }
 
 fn draw(world: &World, dice: &mut fastrand::Rng, has_loss: bool) -> Option<Fault> {
     let node = dice.usize(..world.nodes.len());
     let is_up = world.is_running(node) && !world.nodes[node].stands_still();
-    Some(match dice.u32(..20) {
+    Some(match dice.u32(..28) {
         0..4 if is_up => Fault::Kill(node),
         4 if is_up => Fault::Vanish(node),
         0..8 if !world.is_running(node) => Fault::Restart { node, has_notes: dice.u8(..4) > 0 },
@@ -155,6 +177,10 @@ fn draw(world: &World, dice: &mut fastrand::Rng, has_loss: bool) -> Option<Fault
                 duplicates: dice.f64() * 0.1,
                 corruption: dice.f64() * 0.01,
             })
+        }
+        20..28 if is_up => {
+            let many = [1, 1, 1, 3, 30, 300][dice.usize(..6)];
+            Fault::Publish { node, count: many, len: [10, 100, 600, 5_000][dice.usize(..4)] }
         }
         _ => return None,
     })
@@ -180,6 +206,16 @@ fn apply(world: &mut World, fault: &Fault, seeds: &[usize]) {
             world.nodes[*node].is_tainted = true;
         }
         Fault::Network(network) => world.network = network.clone(),
+        Fault::Publish { .. } => {}
+    }
+}
+
+fn publish(world: &mut World, all: &mut Vec<Published>, by: usize, (count, len): (usize, usize)) {
+    for _ in 0..count {
+        // Refused by whoever has left.
+        if let Ok(id) = world.publish(by, Bytes::from(vec![0; len])) {
+            all.push(Published { id, by, life: world.nodes[by].life(), at: world.now });
+        }
     }
 }
 
@@ -244,4 +280,37 @@ fn check(world: &mut World, log: &[(Duration, Fault)]) {
     // And it stays so.
     world.run(Duration::from_secs(5));
     assert!(world.all_agree(), "they agreed, and do not any more: {log:#?}");
+}
+
+/// Every notice that anybody has whose process still runs was told to every process of then,
+/// once, or it was told that it missed some; and whoever runs is current.
+fn check_notices(world: &mut World, published: &[Published], log: &[(Duration, Fault)]) {
+    let lacks = |world: &World, node: usize, notice: &Published| {
+        let it = &world.nodes[node];
+        let is_own = notice.by == node && notice.life == it.life();
+        let is_missed = |(at, told): &(Duration, Told)| *at >= notice.at && *told == Told::Missed;
+        !is_own && it.times_told(notice.id) == 0 && !it.told.iter().any(is_missed)
+    };
+    let is_with_all = |world: &World, notice: &Published| {
+        let is_by = |node: usize| notice.by == node && notice.life == world.nodes[node].life();
+        let has = |node: usize| is_by(node) || world.nodes[node].times_told(notice.id) > 0;
+        !world.running().any(has) || !world.running().any(|node| lacks(world, node, notice))
+    };
+    let limit = world.now + NOTICES;
+    if !world.run_until(limit, |world| published.iter().all(|it| is_with_all(world, it))) {
+        let lost = published.iter().find(|it| !is_with_all(world, it));
+        let Some(notice) = lost else { return };
+        let nodes: Vec<_> = world.running().filter(|node| lacks(world, *node, notice)).collect();
+        let Published { id, by, at, .. } = notice;
+        panic!("{id:?} of {by} at {at:?} did not reach {nodes:?}: {log:#?}");
+    }
+    for node in world.running() {
+        let it = &world.nodes[node];
+        assert!(it.is_current(), "{node} is not current: {log:#?}");
+        for Published { id, by, life, .. } in published {
+            let is_own = *by == node && *life == it.life();
+            let most = usize::from(!is_own);
+            assert!(it.times_told(*id) <= most, "{node} was told {id:?} twice: {log:#?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod members;
+mod notices;
 mod rules;
 #[expect(dead_code, reason = "some of it is for the benchmark alone")]
 mod world;

@@ -800,6 +800,11 @@ impl Node {
         self.stands_still
     }
 
+    /// Which of its lives this is.
+    pub(crate) fn life(&self) -> u32 {
+        self.life
+    }
+
     /// Whether it was told last that it is current.
     pub(crate) fn is_current(&self) -> bool {
         let told = self.told.iter().rev();

@@ -210,3 +210,69 @@ impl BroadcastHandler<Id> for Handler {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::{super::Tuning, *};
+    use crate::cluster::NodeId;
+
+    fn handler() -> Handler {
+        let addr = ([10, 0, 0, 1], 1).into();
+        let own = Subject { node: NodeId(1), addr };
+        let origin = Origin { node: NodeId(1), epoch: 1 };
+        let notices = Notices::new(origin, &Tuning::default(), Duration::ZERO);
+        Handler::new(records::Shared::new(own), notices)
+    }
+
+    fn from() -> Id {
+        Id::new(([10, 0, 0, 2], 1).into(), 1, NodeId(2))
+    }
+
+    /// Has a node receive anything.
+    pub(in crate::cluster::machine) fn receive(bytes: &[u8]) {
+        let _ = handler().receive_item(bytes, Some(&from()));
+    }
+
+    fn id(seq: u64) -> NoticeId {
+        NoticeId { node: NodeId(9), epoch: 5, seq }
+    }
+
+    #[test]
+    fn a_notice_is_passed_on_once_and_so_is_a_call() {
+        let mut handler = handler();
+        let notice = Notice { id: id(1), body: Bytes::from_static(b"text") };
+        let bytes = encode_notice(&notice);
+        let mut receive = |bytes: &[u8]| handler.receive_item(bytes, Some(&from()));
+        assert!(matches!(receive(&bytes), Ok(Some(Topic::Notice(_)))));
+        assert!(matches!(receive(&bytes), Ok(None)));
+        for cut in 1..24 {
+            assert!(receive(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(matches!(receive(&encode_call(id(7))), Ok(Some(Topic::Call(..)))));
+        assert!(matches!(receive(&encode_call(id(6))), Ok(None)));
+        assert!(matches!(receive(&[77, 1, 2]), Ok(None)), "a later version's");
+        assert!(receive(&[]).is_err());
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_and_what_is_not_passed_on_is_called_out() {
+        let mut handler = handler();
+        let mut passed = Vec::new();
+        for seq in 1..=1_000 {
+            let notice = Notice { id: id(seq), body: Bytes::from(vec![0; 100]) };
+            let received = handler.receive_item(&encode_notice(&notice), Some(&from()));
+            passed.extend(received.expect("well formed"));
+        }
+        let items = handler.notices().backlog.items();
+        assert_eq!(items, passed.len());
+        assert!((40..100).contains(&items), "{items} of 1,000");
+        assert_eq!(handler.notices().take_unpassed(), [id(1_000)]);
+        assert_eq!(handler.notices().take_news().len(), 1_000);
+        // There is room again when foca has sent them.
+        passed.clear();
+        assert!(handler.notices().backlog.has_room(100));
+        assert_eq!(handler.notices().backlog.items(), 0);
+    }
+}

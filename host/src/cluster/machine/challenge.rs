@@ -18,7 +18,7 @@ use foca::Member;
 
 use super::{
     End, Event, Id, Machine, Purpose,
-    exchange::{Answer, Question, Verdict},
+    exchange::{Answer, Question, Reply, Verdict},
     identity::NodeId,
     timers::Timer,
     tuning,
@@ -133,7 +133,9 @@ impl Machine {
     /// A challenge came to an end.
     pub(super) fn challenge_ended(&mut self, to: SocketAddr, cause: Cause, end: &End) {
         match *end {
-            End::Answered(Answer::Alive { id, incarnation }) if id.addr == to => {
+            End::Answered(Reply { answer: Answer::Alive { id, incarnation }, .. })
+                if id.addr == to =>
+            {
                 self.counters.challenges_answered += 1;
                 if matches!(cause, Cause::Probe(_)) {
                     self.event(Event::UdpDegraded(to));

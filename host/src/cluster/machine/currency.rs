@@ -3,14 +3,17 @@
 //! It may not have when it has just started, when it stood still, when it was alone and finds
 //! others, and when others took it for dead. It then says so before it does anything else,
 //! and asks several members at once instead of one at leisure. What was asked before that
-//! moment does not count, though the answer may come after it.
+//! moment does not count, though the answer may come after it. Nor does for a while what
+//! somebody says who is not current itself: after a partition, all of one side could tell one
+//! another that nothing happened. It does for a node that has just started and holds nothing,
+//! and for one that has asked all members there are.
 //!
 //! Invariants:
 //! - what a comparison brings is told before this node says that it is current;
 //! - nobody waits for members that cannot be reached: a node that hears of nobody serves
 //!   alone after two seconds, and whatever happens, after ten.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::{Machine, Output, Phase, notices::TOLD, timers::Timer};
 
@@ -18,7 +21,8 @@ use super::{Machine, Output, Phase, notices::TOLD, timers::Timer};
 const AWAY: Duration = Duration::from_secs(1);
 /// How long a node that starts waits to be told where others may be.
 const GRACE: Duration = Duration::from_millis(250);
-/// How long whoever hears of nobody waits for somebody.
+/// How long whoever hears of nobody waits for somebody, and whoever hears only of members that
+/// are not current, for one that is.
 const ALONE: Duration = Duration::from_secs(2);
 /// How long anybody waits for a comparison to succeed.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -43,21 +47,31 @@ pub(super) struct Currency {
 struct Asking {
     /// What was asked before does not count.
     since: Duration,
+    /// Whether this node has not been current yet.
+    is_new: bool,
     /// Whether a member was heard since then.
     has_heard: bool,
+    /// Some members with whom notes have been compared since then.
+    compared_with: BTreeSet<SocketAddr>,
     /// Whether notes have been compared, or there is nothing more to wait for.
     is_done: bool,
 }
 
 impl Asking {
     fn since(since: Duration) -> Self {
-        Self { since, has_heard: false, is_done: false }
+        let compared_with = BTreeSet::new();
+        Self { since, is_new: false, has_heard: false, compared_with, is_done: false }
     }
 }
 
 impl Currency {
     pub(super) fn new(now: Duration) -> Self {
-        Self { asking: Some(Asking::since(now)), is_set: false, alone_since: Some(now) }
+        let asking = Asking { is_new: true, ..Asking::since(now) };
+        Self { asking: Some(asking), is_set: false, alone_since: Some(now) }
+    }
+
+    pub(super) fn is_current(&self) -> bool {
+        self.asking.is_none()
     }
 
     /// A member was heard.
@@ -91,7 +105,7 @@ impl Machine {
         }
         // If it was not current before, what it has asked is of before.
         if let Some(asking) = &mut self.currency.asking {
-            *asking = Asking::since(self.now);
+            *asking = Asking { is_new: asking.is_new, ..Asking::since(self.now) };
         }
         self.doubt_currency();
     }
@@ -121,11 +135,19 @@ impl Machine {
         }
     }
 
-    /// Notes were compared with a member, and this was asked at `since`.
-    pub(super) fn compared(&mut self, since: Duration) {
-        if let Some(asking) = &mut self.currency.asking {
-            asking.is_done |= since >= asking.since;
+    /// Notes were compared with a member, which is current or not; this was asked at `since`.
+    pub(super) fn compared(&mut self, with: SocketAddr, since: Duration, is_current: bool) {
+        let (now, members) = (self.now, self.foca.num_members());
+        let Some(asking) = self.currency.asking.as_mut().filter(|it| since >= it.since) else {
+            return;
+        };
+        // With more members than are asked, those who are current will answer too.
+        if asking.compared_with.len() < ASKED {
+            asking.compared_with.insert(with);
         }
+        let are_all = asking.compared_with.len() >= members;
+        let has_waited = now >= asking.since + ALONE;
+        asking.is_done |= is_current || asking.is_new || are_all || has_waited;
     }
 
     /// Says that this node is current, if it has become so. What it was told comes first.

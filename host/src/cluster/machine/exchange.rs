@@ -6,7 +6,7 @@
 //!   sync        asker's incarnation 2 · digests 8+8+8 · notes
 //!   push        notes
 //!   trade       versions · parcel, see `trade`
-//! reply     tag 1 · exchange 8 · …
+//! reply     tag 1 · exchange 8 · is current 1 · …
 //!   alive       asked id · incarnation 2
 //!   equal
 //!   notes       digests 8+8+8 · notes · versions
@@ -93,6 +93,8 @@ pub(super) enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) exchange: u64,
+    /// Whether whoever answers has itself heard what the others have, as far as it can tell.
+    pub(super) is_current: bool,
     pub(super) answer: Answer,
 }
 
@@ -183,6 +185,7 @@ impl Reply {
         };
         to.put_u8(tag);
         to.put_u64(self.exchange);
+        to.put_u8(u8::from(self.is_current));
         match &self.answer {
             Answer::Alive { id, incarnation } => {
                 id.encode(&mut to);
@@ -206,6 +209,7 @@ impl Reply {
         let from = &mut bytes;
         let tag = from.try_get_u8()?;
         let exchange = from.try_get_u64()?;
+        let is_current = get_bool(from)?;
         let answer = match tag {
             0 => Answer::Alive { id: Id::decode(from)?, incarnation: from.try_get_u16()? },
             1 => Answer::Equal,
@@ -220,7 +224,7 @@ impl Reply {
             },
             _ => return Err(Malformed),
         };
-        Ok(Self { exchange, answer })
+        Ok(Self { exchange, is_current, answer })
     }
 }
 
@@ -284,6 +288,14 @@ impl Notes {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { members, records })
+    }
+}
+
+fn get_bool(from: &mut &[u8]) -> Result<bool, Malformed> {
+    match from.try_get_u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed),
     }
 }
 

@@ -390,7 +390,8 @@ impl Machine {
                 answer
             }
         };
-        Some(exchange::Reply { exchange: request.exchange, answer })
+        let is_current = self.currency.is_current();
+        Some(exchange::Reply { exchange: request.exchange, is_current, answer })
     }
 
     /// Asks, unless too much is being asked already.
@@ -416,7 +417,7 @@ impl Machine {
         let payload = self.open(Channel::Reply, asked, bytes);
         let reply = payload.and_then(|payload| exchange::Reply::decode(&payload).ok());
         match reply.filter(|reply| reply.exchange == exchange) {
-            Some(reply) => self.ended(exchange, End::Answered(reply.answer)),
+            Some(reply) => self.ended(exchange, End::Answered(reply)),
             None => self.ended(exchange, End::Failed),
         }
     }
@@ -425,7 +426,7 @@ impl Machine {
         let Some(Exchange { to, since, purpose }) = self.exchanges.remove(&exchange) else {
             return;
         };
-        if !matches!(end, End::Refused | End::Failed) {
+        if matches!(end, End::Answered(_)) {
             self.currency.heard_somebody();
         }
         match purpose {
@@ -485,7 +486,7 @@ impl Machine {
 /// How an exchange ended.
 #[derive(Debug)]
 enum End {
-    Answered(exchange::Answer),
+    Answered(exchange::Reply),
     Refused,
     Failed,
 }

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     End, Id, Machine, Phase, Purpose,
     challenge::Cause,
-    exchange::{Answer, Digests, MEMBERS_MAX, Notes, Question},
+    exchange::{Answer, Digests, MEMBERS_MAX, Notes, Question, Reply},
     meta::{Record, Subject},
     timers::Timer,
 };
@@ -166,25 +166,27 @@ impl Machine {
 
     /// A comparison that was begun at `since`, with this digest of our `notices`.
     pub(super) fn sync_ended(&mut self, to: SocketAddr, notices: u64, since: Duration, end: End) {
-        match end {
-            End::Answered(Answer::Equal) => {
+        let (answer, is_current) = match end {
+            End::Answered(Reply { answer, is_current, .. }) => (Some(answer), is_current),
+            End::Refused | End::Failed => (None, false),
+        };
+        match answer {
+            Some(Answer::Equal) => {
                 self.counters.syncs_equal += 1;
                 self.syncs.in_a_row = 0;
-                self.compared(since);
+                self.compared(to, since, is_current);
             }
-            End::Answered(Answer::Notes { digests, notes, versions }) => {
+            Some(Answer::Notes { digests, notes, versions }) => {
                 self.merge(&notes);
                 self.sync_soon();
                 self.tell_back(to, digests, &notes);
                 if digests.notices == notices {
-                    self.compared(since);
+                    self.compared(to, since, is_current);
                 } else {
                     self.trade(to, &versions, 0);
                 }
             }
-            End::Answered(Answer::Alive { .. } | Answer::Trade { .. })
-            | End::Refused
-            | End::Failed => {
+            Some(Answer::Alive { .. } | Answer::Trade { .. }) | None => {
                 self.counters.syncs_failed += 1;
                 if !self.syncs.is_soon && self.foca.num_members() > 0 {
                     self.sync_soon();
@@ -332,3 +334,6 @@ fn is_news(known: &Member<Id>, told: &Member<Id>) -> bool {
     };
     rank(told) > rank(known)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@
 //! - numbers that another has heard, and that neither can hand over, are taken for heard, and
 //!   that there was something is news;
 //! - publishers, ranges, notices and their bytes are bounded, each by a constant or a setting.
+//!
+//! Not promised: that a notice comes once if more than [`ORIGINS_MAX`] starts of publishers
+//! were heard within the [`Tuning::keep`] of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -159,13 +162,17 @@ impl Notices {
         if is_none || known.is_some_and(|it| it.seqs.contains(id.seq)) {
             return false;
         }
+        let at = self.now - i64::from(age);
+        if known.is_none() && at <= self.forgotten {
+            // It may have been told, and forgotten.
+            return false;
+        }
         if self.gaps >= RANGES_MAX
             && known.is_some_and(|it| it.seqs.last() > 0 && it.seqs.is_apart(id.seq))
         {
             // It comes again, in its turn, when notes are compared.
             return false;
         }
-        let at = self.now - i64::from(age);
         let seq = id.seq;
         self.note(origin, at, |seqs| seqs.add(seq, seq));
         self.keep(*id, body.clone(), at);
@@ -336,7 +343,7 @@ impl Notices {
             let known = self.origins.get(origin);
             if *origin == self.own
                 || known.is_some_and(|it| it.seqs.covers(seqs))
-                || known.is_none() && at < self.forgotten
+                || known.is_none() && at <= self.forgotten
             {
                 continue;
             }
@@ -424,3 +431,6 @@ fn gaps(seqs: &Seqs) -> usize {
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4)
 }
+
+#[cfg(test)]
+mod tests;

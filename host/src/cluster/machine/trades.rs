@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     End, Machine, Output, Phase, Purpose, broadcasts,
-    exchange::{Answer, Handed, PUSHED_MAX, Parcel, Question, Version},
+    exchange::{Answer, Handed, PUSHED_MAX, Parcel, Question, Reply, Version},
     notices::News,
     timers::Timer,
 };
@@ -165,14 +165,16 @@ impl Machine {
 
     /// A trade that was begun at `since` came to an end.
     pub(super) fn trade_ended(&mut self, to: SocketAddr, round: u8, since: Duration, end: End) {
-        let End::Answered(Answer::Trade { versions, parcel }) = end else {
+        let End::Answered(Reply { answer: Answer::Trade { versions, parcel }, is_current, .. }) =
+            end
+        else {
             self.counters.syncs_failed += 1;
             return;
         };
         let is_all = parcel.is_all;
         self.unpack(&versions, parcel);
         if is_all {
-            self.compared(since);
+            self.compared(to, since, is_current);
         }
         // Nothing goes into no room, so this is all only if there is nothing.
         let has_more = !self.handler.notices().lacked_by(&versions, 0).is_all;

@@ -5,11 +5,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::cluster::{
-    Notice, NoticeId,
+    NOTICE_MAX, Notice, NoticeId,
     machine::{
-        NodeId, codec,
+        NodeId, broadcasts, codec,
         meta::{Meta, Record, Subject},
-        notices::Origin,
+        notices::{ORIGINS_MAX, Origin, RANGES_MAX},
         seqs::Seqs,
     },
 };
@@ -81,7 +81,7 @@ fn replies() -> Vec<Reply> {
         Answer::Notes { digests, notes: notes(40), versions: versions(5) },
         Answer::Trade { versions: versions(0), parcel: parcel(3) },
     ];
-    answers.map(|answer| Reply { exchange: u64::MAX, answer }).into()
+    answers.map(|answer| Reply { exchange: u64::MAX, is_current: true, answer }).into()
 }
 
 #[test]
@@ -129,6 +129,7 @@ fn read_all(bytes: &[u8]) {
     let _ = Request::decode(bytes);
     let _ = Reply::decode(bytes);
     let _ = Record::decode(bytes);
+    broadcasts::tests::receive(bytes);
     if let Ok((_, members)) = codec::peek(bytes) {
         assert!(members.count() <= bytes.len());
     }
@@ -160,4 +161,37 @@ proptest! {
         bytes.truncate(cut.index(bytes.len()));
         read_all(&bytes);
     }
+}
+
+#[test]
+fn versions_that_nobody_has_written_are_refused() {
+    let encode = |versions: &[Version]| {
+        let mut bytes = Vec::new();
+        Version::encode_all(versions, &mut bytes);
+        bytes
+    };
+    let one = encode(&versions(2));
+    assert_eq!(Version::decode_all(&mut &one[..]), Ok(versions(2)));
+    // The second range of the second publisher, moved before its first.
+    let mut unordered = one.clone();
+    let at = one.len() - 16;
+    unordered[at..at + 8].copy_from_slice(&1_u64.to_be_bytes());
+    assert_eq!(Version::decode_all(&mut &unordered[..]), Err(Malformed));
+    // More publishers, and more ranges, than anybody keeps.
+    let origins = u32::try_from(ORIGINS_MAX).unwrap() + 1;
+    let mut many = vec![0; 20 * ORIGINS_MAX + 40];
+    many[..4].copy_from_slice(&origins.to_be_bytes());
+    assert_eq!(Version::decode_all(&mut &many[..]), Err(Malformed));
+    let mut seqs = Seqs::default();
+    (1..=RANGES_MAX as u64 + 2).for_each(|it| seqs.add(2 * it, 2 * it));
+    let ragged = Version { seqs, ..versions(1).remove(0) };
+    assert_eq!(Version::decode_all(&mut &encode(&[ragged])[..]), Err(Malformed));
+}
+
+#[test]
+fn a_request_has_room_for_all_versions_and_the_longest_notice() {
+    let versions = ORIGINS_MAX * (20 + 16) + RANGES_MAX * 16 + 4;
+    let id = NoticeId { node: NodeId(1), epoch: 1, seq: 1 };
+    let notice = Notice { id, body: vec![0; NOTICE_MAX].into() };
+    assert!(versions + Handed { notice, age: 1 }.len() <= PUSHED_MAX);
 }

@@ -10,7 +10,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::{Malformed, count};
+use super::{Malformed, count, get_bool};
 use crate::cluster::{
     NOTICE_MAX, Notice, NoticeId,
     machine::{
@@ -114,11 +114,7 @@ impl Parcel {
     }
 
     pub(super) fn decode(from: &mut &[u8]) -> Result<Self, Malformed> {
-        let is_all = match from.try_get_u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(Malformed),
-        };
+        let is_all = get_bool(from)?;
         let notices = from.try_get_u32()?;
         // Not with capacity: the count is only a claim.
         let notices = (0..notices)
