@@ -26,11 +26,11 @@ use crate::harness::{
 };
 
 /// The value of every key.
-fn value(key: &[u8]) -> Vec<u8> {
+pub(crate) fn value(key: &[u8]) -> Vec<u8> {
     [b"value of ", key].concat()
 }
 
-fn hex(key: &[u8]) -> String {
+pub(crate) fn hex(key: &[u8]) -> String {
     key.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
@@ -44,13 +44,13 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// An origin that all nodes fill from, and who asked it for what.
-struct Books {
-    origin: Origin,
+pub(crate) struct Books {
+    pub(crate) origin: Origin,
     asked: Arc<Mutex<HashMap<Vec<u8>, Vec<String>>>>,
 }
 
 impl Books {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let asked = Arc::<Mutex<HashMap<Vec<u8>, Vec<String>>>>::default();
         let book = Arc::clone(&asked);
         let origin = Origin::start(move |request| {
@@ -71,7 +71,7 @@ impl Books {
     }
 
     /// Who asked for `key`, once for each time.
-    fn of(&self, key: &[u8]) -> Vec<String> {
+    pub(crate) fn of(&self, key: &[u8]) -> Vec<String> {
         self.asked.lock().expect("the book").get(key).cloned().unwrap_or_default()
     }
 
@@ -95,7 +95,7 @@ struct Fleet {
 }
 
 /// Base URLs on loopback addresses that no other test has.
-fn names(count: u32) -> Vec<String> {
+pub(crate) fn names(count: u32) -> Vec<String> {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let first = NEXT.fetch_add(count, SeqCst);
     let process = std::process::id();
@@ -175,7 +175,7 @@ impl Fleet {
 }
 
 /// Keys of every kind.
-fn keys(count: usize) -> Vec<Vec<u8>> {
+pub(crate) fn keys(count: usize) -> Vec<Vec<u8>> {
     let odd: [&[u8]; 16] = [
         b"",
         b"/",

@@ -1,6 +1,7 @@
 //! Nodes of this program asking one another over links.
 
 mod code;
+mod foreign;
 mod hedges;
 mod hints;
 mod warm;
@@ -124,7 +125,7 @@ fn start(wish: &Wish) -> Node {
     let group = Group::new("g", caching, getter, Handle::current(), metrics.group("g"));
     let (secret, tidings) = (wish.secret.clone(), wish.tidings.clone());
     let ties = Ties { secret, tidings, links: wish.links, metrics: metrics.fleet() };
-    let fleet = Fleet::of_nodes(ties, &wish.settings, Handle::current());
+    let fleet = Fleet::of_nodes(ties, &wish.settings, Handle::current()).expect("settings");
     // However busy the machine is.
     fleet.peek_within(PATIENCE);
     group.join_peers(Arc::clone(&fleet) as _, metrics.peers("g"));

@@ -283,5 +283,5 @@ fn fleet(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let links = if config.http.threads == 0 { threads } else { config.http.threads };
     let ties = Ties { secret, tidings, links, metrics: metrics.fleet() };
-    Ok(Some(Fleet::of_nodes(ties, &config.peers, control.clone())))
+    Fleet::of_nodes(ties, &config.peers, control.clone()).map(Some)
 }

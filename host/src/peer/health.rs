@@ -79,7 +79,7 @@ impl Peer {
     /// Leave to look into its memory, if it is well as far as is known.
     pub(super) fn admit_peek(&self) -> Option<Pass> {
         let now = Instant::now();
-        if self.way.is_none() || self.breaker().state(now) != State::Closed {
+        if self.way.is_none() || !self.is_asked() {
             return None;
         }
         match self.peeks().admit(now) {

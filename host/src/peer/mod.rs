@@ -22,6 +22,7 @@
 mod asking;
 mod client;
 mod family;
+mod foreign;
 mod hand_over;
 mod health;
 mod link;
@@ -44,23 +45,22 @@ use tokio::{
 };
 
 pub use family::Family;
+pub use foreign::PeerHealth;
 pub use hand_over::HandedOver;
 
 use self::{
     asking::Hedges,
     client::Client,
+    foreign::Foreign,
     health::{Peer, Prober},
     link::Way,
     members::{Circle, Members, REMEMBERED},
 };
 use crate::{
-    config::{
-        self,
-        peers::{BadPeer, authority},
-    },
+    config::{self, peers::BadPeer},
     group::{Asked, BoxFuture, Held, Peers, Question, Tidings},
     metrics::FleetMetrics,
-    ring::{Kind, Node},
+    ring::Node,
     wire::{Dialect, link::Secret},
 };
 
@@ -79,6 +79,8 @@ pub struct Fleet {
     prober: Prober,
     /// How to reach nodes of this program, where there may be any.
     ours: Option<Ours>,
+    /// Who is there besides, without being a member.
+    foreign: Foreign,
     tidings: Option<Arc<dyn Tidings>>,
     metrics: FleetMetrics,
     hedges: Hedges,
@@ -138,31 +140,34 @@ impl Fleet {
     /// # Errors
     /// A peer of the settings that is not one.
     pub fn fixed(settings: &config::Peers, control: Handle) -> Result<Arc<Self>, BadPeer> {
-        let family = Family::from(settings.family);
-        let mut nodes = Vec::new();
-        let mut peers = Vec::new();
-        for (url, is_me) in [(&settings.url, true)]
-            .into_iter()
-            .chain(settings.groupcache.iter().map(|url| (url, false)))
-        {
-            let authority = authority(url)?;
-            nodes.push(Node::new(family.name(url, authority)));
-            let peer = || Arc::new(Peer::new(authority.to_owned(), family.dialect(), None));
-            peers.push((!is_me).then(peer));
-        }
-        let circle = Circle::new(family.ring(), nodes, peers);
-        Ok(Self::new(circle, None, settings, control))
+        let foreign = Foreign::read(settings)?;
+        let me = foreign.name(&settings.url)?;
+        let (mut nodes, mut peers) = (vec![Node::new(me)], vec![None]);
+        foreign.join(&mut nodes, &mut peers);
+        let circle = Circle::new(foreign.ring(), nodes, peers);
+        Ok(Self::new(circle, foreign, None, settings, control))
     }
 
-    /// A fleet of nodes of this program that have the same secret: nobody yet. See
-    /// [`Fleet::set_members`].
-    pub fn of_nodes(ties: Ties, settings: &config::Peers, control: Handle) -> Arc<Self> {
-        let circle = Circle::new(Kind::Native, Vec::new(), Vec::new());
-        Self::new(circle, Some(ties), settings, control)
+    /// A fleet of nodes of this program that have the same secret: nobody yet, see
+    /// [`Fleet::set_members`]. Peers of the family that the settings name are in its ring
+    /// beside them; then the ring is the family's, and a member is called in it what the
+    /// family calls a peer at its address, whatever its own name.
+    ///
+    /// # Errors
+    /// A peer of the settings that is not one.
+    pub fn of_nodes(
+        ties: Ties,
+        settings: &config::Peers,
+        control: Handle,
+    ) -> Result<Arc<Self>, BadPeer> {
+        let foreign = Foreign::read(settings)?;
+        let circle = Circle::new(foreign.ring(), Vec::new(), Vec::new());
+        Ok(Self::new(circle, foreign, Some(ties), settings, control))
     }
 
     fn new(
         circle: Circle,
+        foreign: Foreign,
         ties: Option<Ties>,
         settings: &config::Peers,
         control: Handle,
@@ -174,11 +179,14 @@ impl Fleet {
             links: ties.links.clamp(1, LINKS_MAX),
         });
         let (tidings, metrics) = ties.map(|ties| (ties.tidings, ties.metrics)).unwrap_or_default();
+        let prober = Prober { client: Client::new(reply_max), control };
+        foreign.watch(&prober);
         Arc::new_cyclic(|myself| Self {
             members: ArcSwap::from_pointee(Members::first(circle)),
             myself: myself.clone(),
-            prober: Prober { client: Client::new(reply_max), control },
+            prober,
             ours,
+            foreign,
             tidings,
             metrics,
             hedges: Hedges::default(),
@@ -187,21 +195,24 @@ impl Fleet {
         })
     }
 
-    /// From now on these are the members, all nodes of this program. Those that stay keep
-    /// their links. For a minute, those that were there before are asked for what they held
+    /// From now on these are the members, all nodes of this program, beside the peers of the
+    /// settings. Those that stay keep their links. For a minute, those that were there before are asked for what they held
     /// of the keys that are this node's now. One call at a time. Takes some ten milliseconds
     /// where something changes: not for a serving thread.
     pub fn set_members(&self, members: &[Member]) {
         let old = self.members.load_full();
         let peer = |member: &Member| {
             let authority = member.address.to_string();
-            let known = old.known().find(|peer| peer.authority == authority);
+            let known = old.known().find(|peer| peer.way.is_some() && peer.authority == authority);
             known.cloned().unwrap_or_else(|| Arc::new(self.reach(authority)))
         };
-        let peers = members.iter().map(|member| (!member.is_self).then(|| peer(member))).collect();
-        let node = |member: &Member| Node { name: member.name.clone(), weight: member.weight };
-        let nodes = members.iter().map(node).collect();
-        if let Some(changed) = old.changed(Kind::Native, nodes, peers, Instant::now()) {
+        let mut peers: Vec<_> =
+            members.iter().map(|member| (!member.is_self).then(|| peer(member))).collect();
+        let node =
+            |member: &Member| Node { name: self.foreign.name_of(member), weight: member.weight };
+        let mut nodes = members.iter().map(node).collect();
+        self.foreign.join(&mut nodes, &mut peers);
+        if let Some(changed) = old.changed(self.foreign.ring(), nodes, peers, Instant::now()) {
             self.members.store(Arc::new(changed));
             self.forget_later();
         }
@@ -233,6 +244,14 @@ impl Fleet {
             Way::new(authority.clone(), secret.clone(), *reply_max, *links)
         });
         Peer::new(authority, Dialect::V2, way)
+    }
+
+    /// How the other nodes fare, in the order of their addresses.
+    pub fn health(&self) -> Vec<PeerHealth> {
+        let members = self.members.load();
+        let mut health: Vec<_> = members.now.peers.iter().flatten().map(|it| it.health()).collect();
+        health.sort_by(|one, other| one.authority.cmp(&other.authority));
+        health
     }
 
     /// Lets go of who was there before, once that is of no use any more.
