@@ -22,7 +22,7 @@ use cachecluster::{
         BoxFuture, Context, Fill, FillError, GetError, Getter, Group, Groups, Outcome, Tidings,
     },
     metrics::Metrics,
-    peer::{Fleet, Member, Ties},
+    peer::{Family, Fleet, Member, Ties, Times},
     value::{Freshness, Head, Served},
     wire::{Dialect, link::Secret},
 };
@@ -55,12 +55,16 @@ struct Wish {
     tidings: Option<Arc<dyn Tidings>>,
     settings: Peers,
     links: usize,
+    times: Times,
 }
 
 impl Default for Wish {
     fn default() -> Self {
         let secret = Secret::new("test", b"key");
-        Self { secret, code: 0, tidings: None, settings: Peers::default(), links: 2 }
+        // However busy the machine is.
+        let times = Times { connect: PATIENCE, sign: PATIENCE, peek: PATIENCE };
+        let settings = Peers { answer_timeout: PATIENCE, ..Peers::default() };
+        Self { secret, code: 0, tidings: None, settings, links: 2, times }
     }
 }
 
@@ -124,10 +128,9 @@ fn start(wish: &Wish) -> Node {
         Caching { value_max: cachecluster::config::ByteSize::mib(8), ..Caching::default() };
     let group = Group::new("g", caching, getter, Handle::current(), metrics.group("g"));
     let (secret, tidings) = (wish.secret.clone(), wish.tidings.clone());
-    let ties = Ties { secret, tidings, links: wish.links, metrics: metrics.fleet() };
-    let fleet = Fleet::of_nodes(ties, &wish.settings, Handle::current()).expect("settings");
-    // However busy the machine is.
-    fleet.peek_within(PATIENCE);
+    let (links, times) = (wish.links, wish.times);
+    let together = Ties { secret, tidings, links, times, metrics: metrics.fleet() };
+    let fleet = Fleet::of_nodes(together, &wish.settings, Handle::current()).expect("settings");
     group.join_peers(Arc::clone(&fleet) as _, metrics.peers("g"));
     let groups = Arc::new(Groups::default());
     groups.replace([Arc::clone(&group)]);
@@ -138,7 +141,9 @@ fn start(wish: &Wish) -> Node {
 
 fn serve(groups: &Arc<Groups>, metrics: &Metrics, wish: &Wish, listen: SocketAddr) -> Serving {
     let front = HttpFront::bind_peers(listen, &Http { threads: 1, ..Http::default() });
-    let manners = Manners { dialect: Dialect::V2, plus_is_space: false, value_max: 1 << 20 };
+    let is_golang =
+        !wish.settings.groupcache.is_empty() && Family::from(wish.settings.family).plus_is_space();
+    let manners = Manners { dialect: Dialect::V2, plus_is_space: is_golang, value_max: 1 << 20 };
     let linked = Linked { secret: wish.secret.clone(), tidings: wish.tidings.clone() };
     let serving = front.expect("the port").serve_peers(groups, metrics, manners, Some(linked));
     serving.expect("a thread")

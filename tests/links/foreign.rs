@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn with_foreign(urls: &[String], family: Family) -> Wish {
-    let settings = Peers { groupcache: urls.to_vec(), family, ..Peers::default() };
+    let settings = Peers { groupcache: urls.to_vec(), family, ..Wish::default().settings };
     Wish { settings, ..Wish::default() }
 }
 
@@ -99,6 +99,7 @@ fn a_bad_entry_of_the_list_is_told() {
         secret: Secret::new("test", b"key"),
         tidings: None,
         links: 1,
+        times: Times::default(),
         metrics: Metrics::new().fleet(),
     };
     let groupcache = vec!["https://10.0.0.1:9080".to_owned()];

@@ -7,9 +7,10 @@ use crate::harness::proxy::Proxy;
 
 /// Two nodes and a third that asks the first of them through a proxy; long enough that the
 /// asking one knows how soon the other answers as a rule.
-async fn behind_a_proxy(answer_timeout: Duration) -> (Vec<Node>, Proxy) {
-    let settings = Peers { answer_timeout, ..Peers::default() };
-    let wish = Wish { settings, links: 4, ..Wish::default() };
+async fn behind_a_proxy(sign: Duration) -> (Vec<Node>, Proxy) {
+    let connect = sign.max(Duration::from_secs(1));
+    let times = Times { sign, connect, ..Wish::default().times };
+    let wish = Wish { times, links: 4, ..Wish::default() };
     let nodes: Vec<_> = (0..3).map(|_| start(&wish)).collect();
     introduce(&nodes.iter().collect::<Vec<_>>());
     let proxy = Proxy::start(nodes[1].address).await;
@@ -82,4 +83,34 @@ async fn questions_are_spread_over_a_few_links_and_no_more() {
         nodes[0].get(&key).await;
     }
     assert_eq!(proxy.connections(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stands_still_is_not_taken_for_back_because_its_links_are_open() {
+    let (nodes, proxy) = behind_a_proxy(Duration::from_secs(1)).await;
+    let is_asked = async |nodes: &[Node]| {
+        let health = nodes[0].fleet.health();
+        let address = proxy.addr().to_string();
+        health.iter().any(|peer| peer.authority == address && peer.is_asked)
+    };
+    assert!(is_asked(&nodes).await);
+    proxy.pause(true);
+    for key in nodes[1].own_keys("lost", 3) {
+        nodes[0].get(&key).await;
+    }
+    assert!(!is_asked(&nodes).await, "three questions came to nothing");
+    // Probes give up the links that were open, and make others to no avail.
+    let before = proxy.connections();
+    until("it was probed twice", || async {
+        assert!(!is_asked(&nodes).await);
+        proxy.connections() > before
+    })
+    .await;
+    proxy.pause(false);
+    until("it is back", || is_asked(&nodes)).await;
+    let key = nodes[1].own_keys("back", 1).remove(0);
+    assert!(matches!(
+        nodes[0].group.get(&key, &patience()).await.expect("a value").provenance.served,
+        Served::Peer { .. }
+    ));
 }

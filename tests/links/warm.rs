@@ -80,7 +80,8 @@ async fn what_was_purged_does_not_come_back_from_a_previous_owner() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_previous_owner_that_says_nothing_costs_its_share_of_time_and_no_more() {
-    let nodes = fleet(2);
+    let times = Times { peek: Duration::from_millis(5), ..Wish::default().times };
+    let nodes = [start(&Wish { times, ..Wish::default() }), start(&Wish::default())];
     // Somebody accepts connections there and says nothing.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -90,7 +91,6 @@ async fn a_previous_owner_that_says_nothing_costs_its_share_of_time_and_no_more(
     three.push(silent);
     nodes[0].fleet.set_members(&three);
     nodes[0].fleet.set_members(&two);
-    nodes[0].fleet.peek_within(Duration::from_millis(5));
     for key in nodes[0].own_keys("numbered", 40) {
         nodes[0].get(&key).await;
     }

@@ -27,7 +27,7 @@ use crate::{
     },
     group::{Getter, Group},
     metrics::Metrics,
-    peer::{Family, Fleet, Ties},
+    peer::{Family, Fleet, Ties, Times},
 };
 
 /// A node that is still to be started.
@@ -282,6 +282,7 @@ fn fleet(
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let links = if config.http.threads == 0 { threads } else { config.http.threads };
-    let ties = Ties { secret, tidings, links, metrics: metrics.fleet() };
+    let metrics = metrics.fleet();
+    let ties = Ties { secret, tidings, links, times: Times::default(), metrics };
     Fleet::of_nodes(ties, &config.peers, control.clone()).map(Some)
 }

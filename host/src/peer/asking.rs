@@ -97,7 +97,10 @@ impl Fleet {
             pass,
             question: question.clone(),
             news: news.clone().unwrap_or_default(),
-            answer_timeout: self.answer_timeout,
+            first_byte: match peer.way {
+                Some(_) => self.answer_timeout.min(self.times.sign),
+                None => self.answer_timeout,
+            },
             signs: Signs::since_now(),
         };
         self.hedges.earn();
@@ -138,8 +141,8 @@ impl Fleet {
         if asking.signs.first().is_some() || !self.hedges.spend() {
             return asked.await;
         }
-        let deadline = Instant::now() + self.answer_timeout;
-        let peeking = self.peek(stand_in, &question, news, deadline.min(question.deadline));
+        let deadline = question.deadline.min(Instant::now() + self.times.sign);
+        let peeking = self.peek(stand_in, &question, news, deadline);
         let held = tokio::select! {
             biased;
             asked = &mut asked => return asked,
@@ -177,7 +180,8 @@ struct Asking {
     pass: Pass,
     question: Question,
     news: Bytes,
-    answer_timeout: Duration,
+    /// Time for the first sign of its answer.
+    first_byte: Duration,
     signs: Signs,
 }
 
@@ -187,7 +191,7 @@ impl Asking {
         let Self { peer, question, .. } = self;
         let now = Instant::now();
         let half = question.deadline.saturating_duration_since(now) / 2;
-        let times = (now + half.min(self.answer_timeout), question.deadline);
+        let times = (now + half.min(self.first_byte), question.deadline);
         let path = (&*question.group, &*question.key);
         let reply = match &peer.way {
             Some(way) => way.get(question, self.news.clone(), times, &self.signs).await,

@@ -99,9 +99,10 @@ impl Peer {
 
     /// Whether it answers anything at all.
     pub(super) async fn is_there(&self, client: &Client) -> bool {
+        let deadline = Instant::now() + PROBE_TIMEOUT;
         match &self.way {
-            Some(way) => way.probe().await,
-            None => client.probe(self, Instant::now() + PROBE_TIMEOUT).await,
+            Some(way) => way.probe(deadline).await,
+            None => client.probe(self, deadline).await,
         }
     }
 

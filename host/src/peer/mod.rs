@@ -31,10 +31,7 @@ mod signs;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -67,10 +64,6 @@ use crate::{
 /// Connections to one node of this program at most.
 const LINKS_MAX: usize = 8;
 
-/// Time for a look into the memory of a key's previous owner: it is near, and the fill
-/// waits.
-const PEEK_TIMEOUT: Duration = Duration::from_millis(20);
-
 /// The nodes that share the keys with this one.
 pub struct Fleet {
     members: ArcSwap<Members>,
@@ -84,8 +77,7 @@ pub struct Fleet {
     tidings: Option<Arc<dyn Tidings>>,
     metrics: FleetMetrics,
     hedges: Hedges,
-    /// Milliseconds for a look into a previous owner's memory.
-    peek_timeout: AtomicU64,
+    times: Times,
     /// Time for a peer to begin its answer.
     answer_timeout: Duration,
 }
@@ -99,8 +91,31 @@ pub struct Ties {
     pub tidings: Option<Arc<dyn Tidings>>,
     /// Connections to each of them: as many as it has serving threads. From 1 to 8.
     pub links: usize,
+    /// How long they are waited for.
+    pub times: Times,
     /// Counts what is done with them.
     pub metrics: FleetMetrics,
+}
+
+/// How long nodes of this program are waited for. What is there where nothing else is said
+/// is ample within one data centre.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// To connect and to shake hands.
+    pub connect: Duration,
+    /// For the first sign of life, which a node that is there gives at once, whatever it is
+    /// asked.
+    pub sign: Duration,
+    /// For a look into the memory of a key's previous owner, for which the fill waits.
+    pub peek: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let (connect, sign, peek) = (300, 500, 20);
+        let [connect, sign, peek] = [connect, sign, peek].map(Duration::from_millis);
+        Self { connect, sign, peek }
+    }
 }
 
 /// How nodes of this program are reached.
@@ -178,7 +193,8 @@ impl Fleet {
             reply_max,
             links: ties.links.clamp(1, LINKS_MAX),
         });
-        let (tidings, metrics) = ties.map(|ties| (ties.tidings, ties.metrics)).unwrap_or_default();
+        let (tidings, waits, metrics) =
+            ties.map(|ties| (ties.tidings, ties.times, ties.metrics)).unwrap_or_default();
         let prober = Prober { client: Client::new(reply_max), control };
         foreign.watch(&prober);
         Arc::new_cyclic(|myself| Self {
@@ -190,7 +206,7 @@ impl Fleet {
             tidings,
             metrics,
             hedges: Hedges::default(),
-            peek_timeout: AtomicU64::new(millis(PEEK_TIMEOUT)),
+            times: waits,
             answer_timeout: settings.answer_timeout,
         })
     }
@@ -241,7 +257,8 @@ impl Fleet {
     /// A node of this program at `authority`.
     fn reach(&self, authority: String) -> Peer {
         let way = self.ours.as_ref().map(|Ours { secret, reply_max, links }| {
-            Way::new(authority.clone(), secret.clone(), *reply_max, *links)
+            let links = (*links, self.times.connect);
+            Way::new(authority.clone(), secret.clone(), *reply_max, links)
         });
         Peer::new(authority, Dialect::V2, way)
     }
@@ -264,12 +281,6 @@ impl Fleet {
             }
         });
     }
-
-    /// How long a fill waits for a look into the memory of the key's previous owner: 20 ms
-    /// where nothing else is said, which is ample within one data centre.
-    pub fn peek_within(&self, timeout: Duration) {
-        self.peek_timeout.store(millis(timeout), Relaxed);
-    }
 }
 
 impl Peers for Fleet {
@@ -287,16 +298,11 @@ impl Peers for Fleet {
         let peer = members.previous(&question.key, now)?;
         // What it must know before it answers, or its answer is of no use.
         let (peer, news) = (Arc::clone(peer), self.news(&question)?);
-        let timeout = Duration::from_millis(self.peek_timeout.load(Relaxed));
-        let deadline = question.deadline.min(now + timeout);
+        let deadline = question.deadline.min(now + self.times.peek);
         Some(Box::pin(async move { self.peek(&peer, &question, news, deadline).await }))
     }
 
     fn takes_over(&self, _group: &str, key: &[u8]) -> bool {
         self.members.load().now.is_in_line(key)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,9 +25,6 @@ use crate::{
     wire::link::{CHUNK_MAX, Frame, Offer, Question, Secret, Terms, Why, check},
 };
 
-/// Time to connect and to shake hands. Peers are near.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-
 /// The longest that a node which works on an answer says nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
@@ -41,6 +38,7 @@ pub(super) struct Way {
     authority: String,
     secret: Secret,
     reply_max: usize,
+    connect_timeout: Duration,
     /// A question takes the link that its key falls to, so that those of one moment are
     /// spread over the other end's threads.
     links: Box<[TurnMutex<State>]>,
@@ -55,10 +53,15 @@ enum State {
 }
 
 impl Way {
-    /// A way of up to `links` connections.
-    pub(super) fn new(authority: String, secret: Secret, reply_max: usize, links: usize) -> Self {
+    /// A way of up to `links` connections, each of which is made within a time.
+    pub(super) fn new(
+        authority: String,
+        secret: Secret,
+        reply_max: usize,
+        (links, connect_timeout): (usize, Duration),
+    ) -> Self {
         let links = (0..links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
-        Self { authority, secret, reply_max, links }
+        Self { authority, secret, reply_max, connect_timeout, links }
     }
 
     /// Asks for a key of a group. There has to be a sign of life by the first of two
@@ -169,9 +172,21 @@ impl Way {
         matches!(timeout_at(deadline, offer).await, Ok(Some(Answer::Taken(true))))
     }
 
-    /// Whether a link can be made.
-    pub(super) async fn probe(&self) -> bool {
-        self.link(0).await.is_ok()
+    /// Whether the other node answers. That a link is open says nothing: the system keeps it
+    /// so for a process that stands still. Without an answer, links are given up.
+    pub(super) async fn probe(&self, deadline: Instant) -> bool {
+        // Of a group that nobody has.
+        let nothing = group::Question { group: "".into(), key: [].into(), deadline, code: 0 };
+        let is_there = self.peek(&nothing, Bytes::new(), deadline).await.is_ok();
+        if !is_there {
+            for link in &self.links {
+                let state = link.lock().await;
+                if let State::Made(link) = &*state {
+                    link.give_up();
+                }
+            }
+        }
+        is_there
     }
 
     /// The link that `number` falls to, or a new one in its place. Whoever comes while it is
@@ -185,7 +200,7 @@ impl Way {
             State::Failed(at, error) if *at >= came => return Err(io::Error::other(error.clone())),
             _ => {}
         }
-        let connected = timeout(CONNECT_TIMEOUT, connect(&self.authority, &self.secret)).await;
+        let connected = timeout(self.connect_timeout, connect(&self.authority, &self.secret)).await;
         match connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
             Ok((stream, records)) => {
                 let link = Arc::new(Link::start(stream, records, self.reply_max));
