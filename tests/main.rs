@@ -34,6 +34,7 @@ mod membership;
 mod memory;
 mod misbehaviour;
 mod operations;
+mod purges;
 mod reconfigure;
 mod reload;
 mod stampede;

@@ -84,6 +84,11 @@ impl Away {
     pub(super) fn purge_all(&self) {
         self.flights.purge_all(|| self.hot.clear());
     }
+
+    pub(super) fn purge_tag(&self, tag: &str) -> u64 {
+        self.flights.purge_all(|| ());
+        self.hot.remove_tagged(tag)
+    }
 }
 
 impl Group {

@@ -23,6 +23,7 @@ mod fill;
 mod getter;
 mod groups;
 mod peers;
+mod purge;
 mod waits;
 mod warm;
 
@@ -46,6 +47,7 @@ pub use explain::{Explanation, Holding};
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
 pub use peers::{Asked, Held, Peers, Question, Tidings};
+pub use purge::{Herald, Purged};
 
 use crate::{
     config::Caching,
@@ -99,6 +101,8 @@ pub struct Group {
     fills: Handle,
     /// Shared with the groups that its getter may get from: those of its node.
     waits: OnceLock<Arc<Waits>>,
+    /// Whom to tell of purges, where other nodes are to hear of them.
+    herald: OnceLock<Arc<dyn Herald>>,
     /// How to get at keys of other nodes, where there are any.
     away: OnceLock<Arc<Away>>,
     metrics: GroupMetrics,
@@ -137,6 +141,7 @@ impl Group {
             getter_version: AtomicU64::new(0),
             fills,
             waits: OnceLock::new(),
+            herald: OnceLock::new(),
             away: OnceLock::new(),
             settings: ArcSwap::from_pointee(settings),
             metrics,
@@ -211,6 +216,7 @@ impl Group {
 
     /// Looks `key` up: in memory, then at the node that owns it, or at the getter.
     pub async fn get(self: &Arc<Self>, key: &[u8], cx: &Context) -> Result<Hit, GetError> {
+        self.until_current(cx).await;
         if let Some(answer) = self.recall(key) {
             return answer;
         }
@@ -269,10 +275,14 @@ impl Group {
         self.waits.get_or_init(|| Arc::clone(waits));
     }
 
-    /// What memory alone answers: `None` when a get would have to wait for a fill.
+    /// What memory alone answers: `None` when a get would have to wait for a fill, or for
+    /// news of purges that this node has missed.
     /// Never waits. This is the whole of a hit; [`Group::get`] begins with it.
     pub fn recall(self: &Arc<Self>, key: &[u8]) -> Option<Result<Hit, GetError>> {
         let now = Instant::now();
+        if !self.is_current(now) {
+            return None;
+        }
         let (answer, state) = self.look(key, now)?;
         if state == State::Stale {
             let old = answer.as_ref().ok().map(|hit| hit.value.clone());
@@ -315,19 +325,6 @@ impl Group {
         owned.or_else(hot).map(|(entry, age)| remembered(entry, age))
     }
 
-    /// Forgets `key`: its value, its failures, and the answer of any fill that began
-    /// before now. Says whether memory held an answer.
-    pub fn purge(&self, key: &[u8]) -> bool {
-        self.metrics.purges.inc();
-        // First what may still end in a fill of this node's own.
-        let was_hot = self.away.get().is_some_and(|away| away.purge(key));
-        let was_owned = self.flights.purge(key, || {
-            self.failures.forget(key);
-            self.store.remove(key)
-        });
-        was_hot || was_owned
-    }
-
     /// Keeps a value that somebody else knows `key` to have, for `ttl`, or as long as the
     /// group's settings say. As with a purge, no fill that began before now undoes it.
     pub fn put(&self, key: &[u8], value: Value, ttl: Option<Duration>) {
@@ -346,18 +343,6 @@ impl Group {
                 }
                 None => _ = self.store.remove(key),
             }
-        });
-    }
-
-    /// Forgets every key, as [`Group::purge`] does for one.
-    pub fn purge_all(&self) {
-        self.metrics.purges.inc();
-        if let Some(away) = self.away.get() {
-            away.purge_all();
-        }
-        self.flights.purge_all(|| {
-            self.failures.forget_all();
-            self.store.clear();
         });
     }
 

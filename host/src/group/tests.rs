@@ -324,6 +324,29 @@ async fn a_purge_of_the_group_beats_every_fill_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_of_a_label_beats_every_fill_in_flight_and_leaves_other_values() {
+    let tagged = |body: &'static str, tag: &str| {
+        let head = Head { tags: vec![tag.into()], ..Head::default() };
+        Ok(Outcome::described(body, head, Freshness::default()))
+    };
+    let origin = Origin::gated([tagged("a", "a"), tagged("b", "b"), tagged("late", "a")], 2);
+    let group = group(origin.clone(), settings());
+    assert_eq!(body(&group, b"a").await, b"a");
+    assert_eq!(body(&group, b"b").await, b"b");
+    let before = tokio::spawn({
+        let group = Arc::clone(&group);
+        async move { body(&group, b"late").await }
+    });
+    settle().await;
+    assert_eq!(group.purge_tag("a"), 1);
+    origin.gate.add_permits(1);
+    assert_eq!(before.await.unwrap(), b"late", "it asked before the purge");
+    assert!(group.peek(b"late").is_none() && group.peek(b"a").is_none());
+    assert!(group.peek(b"b").is_some());
+    assert_eq!(group.purge_tag("a"), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_forgets_failures_too() {
     let origin = Origin::new([unavailable(), Ok(Outcome::found("v"))]);
     let group = group(origin.clone(), settings());

@@ -167,9 +167,7 @@ impl NodeBuilder {
             .then(|| Bound::new(&config.cluster, &base_dir))
             .transpose()
             .context("start [cluster]")?;
-        let linked = bound
-            .as_ref()
-            .map(|bound| Linked { secret: bound.secret(&config.cluster), tidings: None });
+        let linked = bound.as_ref().map(|bound| bound.linked(&config.cluster));
         let operators = {
             let _runtime = control.enter();
             self.has_operators.then(|| admin::bind(&self.config.admin)).transpose()?
@@ -250,6 +248,9 @@ impl NodeBuilder {
             metrics.clone(),
             control.handle().clone(),
         );
+        if let Some(membership) = &running.membership {
+            membership.purges.act_on(Arc::clone(&running.groups));
+        }
         for native in &running.natives {
             running.join_peers(native);
         }

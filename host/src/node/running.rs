@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, Loaded, Reports},
-    group::{Group, Groups, Peers},
+    group::{Group, Groups, Peers, Purged},
     metrics::{Metrics, ReloadMetrics},
     peer::Fleet,
     plugin::{self, Plugin, PluginHost, Swapped, Trigger},
@@ -133,6 +133,9 @@ impl Running {
         if let Some(fleet) = &self.fleet {
             group.join_peers(Arc::clone(fleet) as Arc<dyn Peers>, self.metrics.peers(group.name()));
         }
+        if let Some(membership) = &self.membership {
+            group.heed(Arc::clone(&membership.purges) as _);
+        }
     }
 
     /// What the node is made of at this moment.
@@ -225,7 +228,8 @@ impl Running {
         let filled = parts.config.groups.iter().filter(|(_, group)| group.plugin == plugin);
         for group in filled.filter_map(|(name, _)| self.groups.get(name)) {
             if swapped.epoch_changed {
-                group.purge_all();
+                // The others do so when they take the plugin's new version up.
+                group.forget(Purged::All);
             }
             group.getter_changed(DOUBTED);
         }

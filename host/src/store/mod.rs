@@ -272,6 +272,26 @@ impl Store {
         }
     }
 
+    /// Forgets every answer that is in memory when it is called and whose value has the label
+    /// `tag`; says how many those were. Looks at all answers, and holds each shard while it
+    /// looks at that shard's.
+    pub fn remove_tagged(&self, tag: &str) -> u64 {
+        let mut removed = 0;
+        loop {
+            let plan = self.plan.load();
+            // In this order: what a resize moves meanwhile is met where it arrives.
+            for run in plan.leaving().into_iter().chain([plan.serving()]) {
+                for index in run.indices() {
+                    let tagged = lock(&self.row[index]).take_tagged(tag);
+                    removed += tagged.len() as u64;
+                }
+            }
+            if self.plan.load() == plan {
+                return removed;
+            }
+        }
+    }
+
     /// From now on, not-founds that were given from `since` to `until` are dead: what
     /// said so was perhaps wrong.
     pub fn void_not_founds(&self, since: Instant, until: Instant) {

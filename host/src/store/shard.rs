@@ -3,7 +3,7 @@
 use lru::LruCache;
 
 use super::{Entry, Usage};
-use crate::allocator::taken;
+use crate::{allocator::taken, value::Value};
 
 /// Bytes of one list node of `lru` (key, entry and two links) in an allocation.
 const NODE: usize = taken(size_of::<(Box<[u8]>, Entry, [usize; 2])>());
@@ -81,6 +81,17 @@ impl Shard {
         let (key, entry) = self.list.pop_entry(key)?;
         self.bytes -= charge(&key, &entry);
         Some((key, entry))
+    }
+
+    /// Takes out every answer whose value has the label `tag`.
+    pub(super) fn take_tagged(&mut self, tag: &str) -> Dropped {
+        let is_tagged = |entry: &Entry| {
+            let head = entry.value.as_ref().and_then(Value::head);
+            head.is_some_and(|head| head.tags.iter().any(|it| **it == *tag))
+        };
+        let tagged = self.list.iter().filter(|(_, entry)| is_tagged(entry));
+        let tagged: Vec<Box<[u8]>> = tagged.map(|(key, _)| key.clone()).collect();
+        tagged.iter().filter_map(|key| self.remove(key)).collect()
     }
 
     /// Takes the least recently used answer out.

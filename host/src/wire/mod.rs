@@ -1,5 +1,5 @@
 //! The peer protocols, as bytes: the groupcache family's paths, messages and statuses, and
-//! the frames of our own (`link`).
+//! the frames and purges of our own (`link`, `purge`).
 //!
 //! A peer is asked with `GET {base}{group}/{key}` and answers with a protobuf message
 //! (`message`). Group and key travel in the path (`path`), percent-encoded (`percent`), and
@@ -16,9 +16,11 @@ pub mod link;
 mod message;
 mod path;
 mod percent;
+mod purge;
 mod status;
 
 pub use message::{GetResponse, Head, Malformed, RemoveKeys, SetRequest, expire, remaining};
 pub use path::{BASE_PATH, NoKey, PeerPath};
 pub use percent::{BadPercent, decode};
+pub use purge::{NoPurge, Purge, PurgeId, Scope};
 pub use status::{Dialect, Meaning, Refusal};

@@ -11,6 +11,7 @@
 //! | `GET /groups/{group}/keys/{key…}` | who owns the key, who holds it, what a get would do |
 //! | `DELETE /groups/{group}` | purges a whole group |
 //! | `DELETE /groups/{group}/keys/{key…}` | purges one key, written as clients write it |
+//! | `DELETE /groups/{group}/tags/{tag}` | purges every value with this label |
 //! | `POST /reload` | reads the settings again, and every plugin's file; says what changed |
 //! | `POST /plugins/{name}/reload` | has one plugin look at its file; says what came of it |
 //!

@@ -9,6 +9,7 @@ use ::http::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{
     super::{body::ReplyBody, problem::Problem, target},
@@ -37,6 +38,7 @@ GET    /members                     the cluster as this node sees it
 GET    /groups/{group}/keys/{key}   who owns a key, who holds it, what a get would do
 DELETE /groups/{group}              purges a whole group
 DELETE /groups/{group}/keys/{key}   purges one key
+DELETE /groups/{group}/tags/{tag}   purges every value with a label
 POST   /reload                      reads the settings and every plugin's file again
 POST   /plugins/{name}/reload       has one plugin look at its file
 ";
@@ -73,14 +75,14 @@ fn route(state: &AdminState, head: &Parts, local: Option<IpAddr>) -> Result<Rout
         if head.uri.query().is_some() {
             return Err(target::TargetError::Query.into());
         }
-        let (group, key) = named(state, rest)?;
-        return match (&head.method, key) {
-            (&Method::DELETE, key) => Ok(Routed::Answered(purge(&group, key.as_deref()))),
-            (&Method::GET | &Method::HEAD, Some(key)) => {
+        let (group, part) = named(state, rest)?;
+        return match (&head.method, part) {
+            (&Method::DELETE, part) => Ok(purge(group, part)),
+            (&Method::GET | &Method::HEAD, Part::Key(key)) => {
                 Ok(Routed::Acting((state.explain)(group, key)))
             }
-            (_, Some(_)) => Err(Problem::method(KEY)),
-            (_, None) => Err(Problem::method(PURGE)),
+            (_, Part::Key(_)) => Err(Problem::method(KEY)),
+            _ => Err(Problem::method(PURGE)),
         };
     }
     if let Some(action) = Action::at(path) {
@@ -169,38 +171,56 @@ fn members(state: &AdminState) -> Value {
     }
 }
 
-/// The group that `rest`, the path behind `/groups/`, names, and the key if it names one.
-fn named(state: &AdminState, rest: &str) -> Result<(Arc<Group>, Option<Vec<u8>>), Problem> {
-    let (name, key) = match rest.split_once('/') {
-        None => (rest, None),
-        Some((name, key)) => {
-            let key = key.strip_prefix("keys/").ok_or_else(|| {
-                not_found("name /groups/{group}, or one key as /groups/{group}/keys/{key}")
-            })?;
-            (name, Some(key))
+/// What of a group a path names.
+enum Part {
+    All,
+    Key(Vec<u8>),
+    Tag(String),
+}
+
+/// The group that `rest`, the path behind `/groups/`, names, and what of it.
+fn named(state: &AdminState, rest: &str) -> Result<(Arc<Group>, Part), Problem> {
+    let (name, part) = rest.split_once('/').map_or((rest, None), |(name, part)| (name, Some(part)));
+    let part = match part.map(|part| part.split_once('/')) {
+        None => Part::All,
+        Some(Some(("keys", key))) => Part::Key(target::decode(key)?.into_owned()),
+        Some(Some(("tags", tag))) => Part::Tag(target::name(tag)?.into_owned()),
+        Some(_) => {
+            return Err(not_found(
+                "name /groups/{group}, one key as /groups/{group}/keys/{key}, or a label as \
+                 /groups/{group}/tags/{tag}",
+            ));
         }
     };
     let name = target::name(name)?;
     let group = state.groups.get(&name).ok_or_else(|| Problem::no_group(&name))?;
-    Ok((group, key.map(target::decode).transpose()?.map(std::borrow::Cow::into_owned)))
+    Ok((group, part))
 }
 
-/// Purges a key of a group, or all of it.
-fn purge(group: &Group, key: Option<&[u8]>) -> Response<ReplyBody> {
-    let name = group.name();
-    let purged = match key {
-        None => {
+/// Purges a part of a group, or all of it.
+fn purge(group: Arc<Group>, part: Part) -> Routed {
+    let name = group.name().to_owned();
+    let purged = match part {
+        Part::All => {
             let items = group.usage().items;
             group.purge_all();
             json!({ "purged": { "group": name, "items": items } })
         }
-        Some(key) => {
-            let was_in_memory = group.purge(key);
-            let key = String::from_utf8_lossy(key);
+        Part::Key(key) => {
+            let was_in_memory = group.purge(&key);
+            let key = String::from_utf8_lossy(&key);
             json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } })
         }
+        // All of memory is looked at.
+        Part::Tag(tag) => {
+            return Routed::Acting(Box::pin(async move {
+                let purging = tag.clone();
+                let items = spawn_blocking(move || group.purge_tag(&purging)).await.unwrap_or(0);
+                Ok(json!({ "purged": { "group": name, "tag": tag, "items": items } }))
+            }));
+        }
     };
-    json(StatusCode::OK, &purged)
+    Routed::Answered(json(StatusCode::OK, &purged))
 }
 
 /// A reply with `document` as its body.

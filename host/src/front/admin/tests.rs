@@ -190,6 +190,28 @@ fn a_group_is_purged_as_a_whole() {
 }
 
 #[test]
+fn values_are_purged_by_their_label() {
+    let surface = Surface::start();
+    surface.get(b"one");
+    let (status, answer) = surface.json("DELETE", "/groups/g/tags/a%20label");
+    let expected = json!({ "purged": { "group": "g", "tag": "a label", "items": 0 } });
+    assert_eq!((status, answer), (200, expected));
+    surface.get(b"one");
+    assert_eq!(surface.loads(), 1, "it has no label");
+    assert_eq!(surface.ask("GET", "/groups/g/tags/a").0, 405);
+    assert_eq!(surface.ask("DELETE", "/groups/g/labels/a").0, 404);
+}
+
+#[test]
+fn a_key_is_explained_by_its_exact_bytes() {
+    let surface = Surface::start();
+    let (status, answer) = surface.json("GET", "/groups/g/keys/a//b%2F");
+    assert_eq!((status, answer), (200, json!({ "explained": ["g", "a//b/"] })));
+    assert_eq!(surface.ask("GET", "/groups/none/keys/a").0, 404);
+    assert_eq!(surface.json("GET", "/members").1, json!({ "name": null, "members": [] }));
+}
+
+#[test]
 fn a_reload_is_answered_when_it_is_done() {
     let surface = Surface::start();
     let (status, answer) = surface.json("POST", "/reload");

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     config,
-    group::{Context, GetError, Group, Groups},
+    group::{Context, GetError, Group, Groups, Purged},
     metrics::FrontMetrics,
     value::{Hit, Value},
     wire::{self, Dialect, GetResponse, PeerPath, Refusal, RemoveKeys, SetRequest},
@@ -139,7 +139,7 @@ impl PeerHandler {
         if head.method == Method::POST {
             let request = RemoveKeys::read(body).map_err(bad)?;
             for key in request.keys {
-                group.purge(key.as_bytes());
+                group.forget(Purged::Key(key.as_bytes()));
             }
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl Answers for PeerHandler {
             Err(refused) => return self.refused(refused).into(),
         };
         if head.method == Method::DELETE {
-            group.purge(&key);
+            group.forget(Purged::Key(&key));
             return self.done().into();
         }
         if head.method != Method::GET {

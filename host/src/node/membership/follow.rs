@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::{error, info};
 
+use super::purges::Purges;
 use crate::{
     cluster::View,
     front::Latch,
@@ -13,7 +14,12 @@ use crate::{
 
 /// Has `fleet` follow `view`. Ends when the cluster does; if that comes unasked, the node is
 /// not ready any more.
-pub(super) async fn follow(mut view: watch::Receiver<Arc<View>>, fleet: Arc<Fleet>, latch: Latch) {
+pub(super) async fn follow(
+    mut view: watch::Receiver<Arc<View>>,
+    fleet: Arc<Fleet>,
+    purges: Arc<Purges>,
+    latch: Latch,
+) {
     let mut known = Vec::new();
     let mut latch = Some(latch);
     loop {
@@ -32,6 +38,7 @@ pub(super) async fn follow(mut view: watch::Receiver<Arc<View>>, fleet: Arc<Flee
             latch.release();
         }
         if view.changed().await.is_err() {
+            purges.has_ended();
             error!("Membership has ended; this node goes on with the members it knew last.");
             return;
         }

@@ -5,6 +5,7 @@
 //! kept here: it drains, hands over what is hot, leaves, and is still asked for a while.
 //!
 //! - `follow`: from the cluster's view to the fleet's members.
+//! - `purges`: what is purged anywhere is purged everywhere.
 //! - `seeds`: where members may be found, looked up again and again.
 //! - `describe`: the cluster as operators see it.
 //!
@@ -14,6 +15,7 @@
 
 mod describe;
 mod follow;
+mod purges;
 mod seeds;
 
 use std::{
@@ -27,7 +29,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{mpsc, watch},
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
@@ -37,12 +39,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     cluster::{self, Cluster, Keys, Meta, Sockets, State, Tuning},
     config::{self, Config},
-    front::Latch,
+    front::{Latch, http::Linked},
     group::Groups,
     peer::Fleet,
     plugin,
-    wire::link::Secret,
+    wire::{Purge, link::Secret},
 };
+use purges::Purges;
 
 /// How long a node that has seeds waits for the first of them before it serves: one that
 /// serves alone asks the origin for what others hold.
@@ -65,6 +68,8 @@ pub(super) struct Bound {
     sockets: Sockets,
     keys: Keys,
     advertise: SocketAddr,
+    purges: Arc<Purges>,
+    to_tell: mpsc::Receiver<Purge>,
 }
 
 /// This node's place in its cluster.
@@ -75,6 +80,7 @@ pub(super) struct Membership {
     /// Where other members reach this one.
     pub(super) advertise: SocketAddr,
     seeds: watch::Sender<Vec<String>>,
+    pub(super) purges: Arc<Purges>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -95,12 +101,16 @@ impl Bound {
             None if bound.ip().is_unspecified() => (own_address(bound.ip())?, bound.port()),
             None => (bound.ip(), bound.port()),
         };
-        Ok(Self { sockets, keys, advertise: SocketAddr::new(ip, port) })
+        let (purges, to_tell) = Purges::new();
+        Ok(Self { sockets, keys, advertise: SocketAddr::new(ip, port), purges, to_tell })
     }
 
-    /// What links to other members are sealed with.
-    pub(super) fn secret(&self, settings: &config::Cluster) -> Secret {
-        Secret::new(&settings.name, &self.keys.primary().derive("links"))
+    /// What links to other members are sealed with, and bring along.
+    pub(super) fn linked(&self, settings: &config::Cluster) -> Linked {
+        Linked {
+            secret: Secret::new(&settings.name, &self.keys.primary().derive("links")),
+            tidings: Some(Arc::clone(&self.purges) as _),
+        }
     }
 
     /// Becomes a member that does not serve yet. `peers` is where this node serves peers.
@@ -140,7 +150,7 @@ impl Bound {
                 meta,
                 identity: identity.clone(),
                 tuning: Tuning::default(),
-                hear: Arc::new(()),
+                hear: Arc::clone(&self.purges) as _,
             },
             self.sockets,
         );
@@ -149,8 +159,17 @@ impl Bound {
             None => "become a member".to_owned(),
         })?);
         info!(node = %cluster.node(), gossip = %self.advertise, "Looking for the cluster.");
+        let purges = self.purges;
+        purges.feel(cluster.pulse());
+        let telling = purges::tell(Arc::clone(&purges), self.to_tell, Arc::downgrade(&cluster));
+        let telling = control.spawn(telling);
         let (seeds, named) = watch::channel(own.seeds.clone());
-        let following = control.spawn(follow::follow(cluster.view(), Arc::clone(&fleet), latch));
+        let following = control.spawn(follow::follow(
+            cluster.view(),
+            Arc::clone(&fleet),
+            Arc::clone(&purges),
+            latch,
+        ));
         let looking =
             control.spawn(seeds::look(Arc::downgrade(&cluster), named, (own.port, self.advertise)));
         Ok(Arc::new(Membership {
@@ -159,7 +178,8 @@ impl Bound {
             settings: own.clone(),
             advertise: self.advertise,
             seeds,
-            tasks: vec![following.abort_handle(), looking.abort_handle()],
+            purges,
+            tasks: [following, looking, telling].map(|task| task.abort_handle()).into(),
         }))
     }
 }
@@ -203,6 +223,7 @@ impl Membership {
         let had_others = has_others(&self.cluster);
         self.tasks.iter().for_each(AbortHandle::abort);
         self.cluster.leave().await;
+        self.purges.has_ended();
         if had_others {
             sleep(AFTERWARDS).await;
         }
