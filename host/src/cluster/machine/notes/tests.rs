@@ -51,7 +51,13 @@ fn two() -> [Machine; 2] {
     let other = machines[1].id().addr;
     let outputs = machines[0].handle(Input::Command(Command::Candidates(vec![other])), NOW);
     converse(&mut machines, 0, outputs);
+    // And have heard the same.
+    machines[0].handle(Input::Command(publish()), NOW);
+    machines[0].sync(other);
+    let outputs = std::mem::take(&mut machines[0].out);
+    converse(&mut machines, 0, outputs);
     assert_eq!(machines[0].digests(), machines[1].digests());
+    assert_ne!(machines[0].digests().notices, 0);
     assert_eq!(machines[0].members().count(), 1);
     machines
 }
@@ -97,7 +103,7 @@ fn each_digest_tells_what_differs_and_nothing_else_goes_over() {
     let mut machines = two();
     machines[1].handle(Input::Command(publish()), NOW);
     let Answer::Notes { notes, versions, .. } = answer(&mut machines) else { panic!("equal") };
-    assert_eq!((notes, versions.len()), (Notes::default(), 1));
+    assert_eq!((notes, versions.len()), (Notes::default(), 2));
 }
 
 #[test]
