@@ -1,5 +1,7 @@
 //! One fleet of real Go groupcache peers and of nodes of ours.
 
+mod changes;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{body::ReplyBody, target::TargetError};
-use crate::group::{FillError, GetError};
+use crate::group::{FillError, GetError, Told};
 
 /// Wait that is suggested where nothing says how long the trouble lasts.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -68,6 +68,18 @@ impl Problem {
     pub(crate) fn no_group(name: &str) -> Self {
         let detail = format!("no group of this node is named `{name}`");
         Self::new(StatusCode::NOT_FOUND, "unknown-group", "Unknown group", detail).of_group(name)
+    }
+
+    /// A purge that did not reach everybody.
+    pub(crate) fn missed(group: &str, told: Told) -> Self {
+        let Told { told, missed } = told;
+        let detail = format!(
+            "forgotten here and by {told} peers; {missed} could not be told and may keep a copy \
+             until it expires"
+        );
+        let status = StatusCode::BAD_GATEWAY;
+        let problem = Self::new(status, "purge-incomplete", "Purge incomplete", detail);
+        problem.of_group(group).with("told", told).with("missed", missed)
     }
 
     /// The resource knows other methods than this one.

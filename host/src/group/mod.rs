@@ -17,6 +17,7 @@
 
 mod away;
 mod batch;
+mod elsewhere;
 mod error;
 mod explain;
 mod fill;
@@ -46,7 +47,7 @@ pub use error::GetError;
 pub use explain::{Explanation, Holding};
 pub use getter::{BoxFuture, Chain, Fill, FillError, Getter, Outcome, Reason, getter_fn};
 pub use groups::Groups;
-pub use peers::{Asked, Held, Peers, Question, Tidings};
+pub use peers::{Asked, Change, Held, Peers, Question, Tidings, Told};
 pub use purge::{Herald, Purged};
 
 use crate::{

@@ -24,6 +24,14 @@ pub trait Peers: Send + Sync + 'static {
         None
     }
 
+    /// Tells the peers that hear of it in no other way, those of the groupcache family, that
+    /// a key has changed; `None` at once if there are none. What is told goes on if nobody
+    /// waits for it.
+    fn tell(&self, group: &str, change: Change) -> Option<BoxFuture<'static, Told>> {
+        let _ = (group, change);
+        None
+    }
+
     /// Whether this node is to keep a value of `key` that another one hands over: it owns
     /// the key, or will once that node is gone. Answers at once.
     fn takes_over(&self, group: &str, key: &[u8]) -> bool {
@@ -79,6 +87,35 @@ pub enum Asked {
     /// The owner fills the group by other code, and so may whoever stands in for it: this
     /// node fills the key itself.
     OtherCode,
+}
+
+/// A key whose value is another one from now on.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The key: opaque bytes.
+    pub key: Arc<[u8]>,
+    /// What it is, and for how long; `None` if that is for the owner's getter to say.
+    pub value: Option<(Value, Option<Duration>)>,
+}
+
+/// How many peers have been told of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Those that have taken note.
+    pub told: usize,
+    /// Those that could not be told: what they hold stays until it expires.
+    pub missed: usize,
+}
+
+impl Told {
+    /// One more peer that was told, or was not.
+    pub fn count(&mut self, is_told: bool) {
+        if is_told {
+            self.told += 1;
+        } else {
+            self.missed += 1;
+        }
+    }
 }
 
 /// A value that a node's memory holds, for another node.

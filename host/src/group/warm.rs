@@ -26,9 +26,12 @@ impl Group {
     }
 
     /// The fresh value that memory holds of `key`, for another node. Looks without a trace:
-    /// no refresh, no promotion, no metric.
+    /// no refresh, no promotion, no metric. Nothing while this node may have missed a purge.
     pub fn held(&self, key: &[u8]) -> Option<Held> {
         let now = Instant::now();
+        if !self.is_current(now) {
+            return None;
+        }
         let owned = self.store.peek(key, now).and_then(held);
         owned.or_else(|| self.away.get()?.hot.peek(key, now).and_then(held))
     }

@@ -6,8 +6,8 @@
 use std::{fmt::Display, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header::RETRY_AFTER};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{Method, Request, Response, StatusCode, Uri, header::RETRY_AFTER};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
@@ -19,7 +19,7 @@ use super::health::Peer;
 use crate::{
     group::{Asked, FillError},
     value::Value,
-    wire::{BASE_PATH, GetResponse, Meaning, PeerPath, remaining},
+    wire::{BASE_PATH, GetResponse, Meaning, PeerPath, SetRequest, expire, remaining},
 };
 
 /// Time to connect. Peers are near; one that takes longer is as good as dead.
@@ -46,7 +46,7 @@ pub(super) enum Reply {
 /// Asks peers.
 #[derive(Clone)]
 pub(super) struct Client {
-    pool: Pool<HttpConnector, Empty<Bytes>>,
+    pool: Pool<HttpConnector, Full<Bytes>>,
     reply_max: usize,
 }
 
@@ -73,7 +73,7 @@ impl Client {
         (group, key): (&str, &[u8]),
         (first_byte, deadline): (Instant, Instant),
     ) -> Reply {
-        let request = match request(peer, PeerPath::write(group, key)) {
+        let request = match request(peer, Method::GET, PeerPath::write(group, key), Bytes::new()) {
             Ok(request) => request,
             // A key that is too long for a request is no fault of the peer's.
             Err(_too_long) => return Reply::Said(Asked::Unanswered),
@@ -89,18 +89,56 @@ impl Client {
             .unwrap_or_else(|_elapsed| Reply::Nothing("no end of its answer in time".to_owned()))
     }
 
+    /// Has `peer` change what it holds of a key, by a method and a body (v2, v3). Says
+    /// whether it has answered by `deadline` that it did.
+    pub(super) async fn change(
+        &self,
+        peer: &Peer,
+        (group, key): (&str, &[u8]),
+        (method, body): (Method, Bytes),
+        deadline: Instant,
+    ) -> bool {
+        let Ok(request) = request(peer, method, PeerPath::write(group, key), body) else {
+            return false;
+        };
+        let changed = timeout_at(deadline, self.pool.request(request)).await;
+        matches!(changed, Ok(Ok(response)) if response.status().is_success())
+    }
+
+    /// The body of a `PUT`.
+    pub(super) fn set_request(
+        group: &str,
+        key: &[u8],
+        value: &Value,
+        ttl: Option<Duration>,
+    ) -> Bytes {
+        let request = SetRequest {
+            group: Bytes::copy_from_slice(group.as_bytes()),
+            key: Bytes::copy_from_slice(key),
+            value: value.clone().into(),
+            expire: ttl.map(|ttl| expire(ttl, std::time::SystemTime::now())),
+        };
+        request.write().into()
+    }
+
     /// Whether `peer` answers anything at all.
     pub(super) async fn probe(&self, peer: &Peer, deadline: Instant) -> bool {
         // A path that names no key: every program of the family refuses it at once.
-        let Ok(request) = request(peer, BASE_PATH.to_owned()) else { return false };
+        let request = request(peer, Method::GET, BASE_PATH.to_owned(), Bytes::new());
+        let Ok(request) = request else { return false };
         matches!(timeout_at(deadline, self.pool.request(request)).await, Ok(Ok(_)))
     }
 }
 
-fn request(peer: &Peer, path: String) -> Result<Request<Empty<Bytes>>, http::Error> {
+fn request(
+    peer: &Peer,
+    method: Method,
+    path: String,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let authority = peer.authority.as_str();
     let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build()?;
-    Request::get(uri).body(Empty::new())
+    Request::builder().method(method).uri(uri).body(Full::new(body))
 }
 
 /// What `response` says about the key.

@@ -5,7 +5,7 @@
 //! `link` for nodes of this program) and how it fares (`health`, `signs`). It asks the owner
 //! of a key; if that cannot be reached, the key's first stand-in; and if it cannot either,
 //! the node fills the key itself (`asking`). A node that goes hands its hottest keys over
-//! (`hand_over`).
+//! (`hand_over`), and peers of the family are told of purges (`changes`).
 //!
 //! Whoever cannot be reached is left alone and tried again off to the side: no request
 //! finds out whether a dead peer is back.
@@ -20,6 +20,7 @@
 //! - what is looked up to save time or fills (`Peek`) never costs a fill.
 
 mod asking;
+mod changes;
 mod client;
 mod family;
 mod foreign;
@@ -55,7 +56,7 @@ use self::{
 };
 use crate::{
     config::{self, peers::BadPeer},
-    group::{Asked, BoxFuture, Held, Peers, Question, Tidings},
+    group::{Asked, BoxFuture, Change, Held, Peers, Question, Tidings, Told},
     metrics::FleetMetrics,
     ring::Node,
     wire::{Dialect, link::Secret},
@@ -300,6 +301,10 @@ impl Peers for Fleet {
         let (peer, news) = (Arc::clone(peer), self.news(&question)?);
         let deadline = question.deadline.min(now + self.times.peek);
         Some(Box::pin(async move { self.peek(&peer, &question, news, deadline).await }))
+    }
+
+    fn tell(&self, group: &str, change: Change) -> Option<BoxFuture<'static, Told>> {
+        self.tell_all(group, change)
     }
 
     fn takes_over(&self, _group: &str, key: &[u8]) -> bool {

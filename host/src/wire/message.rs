@@ -86,6 +86,28 @@ pub struct SetRequest {
 }
 
 impl SetRequest {
+    /// The bytes of the message.
+    pub fn write(&self) -> Vec<u8> {
+        let mut message = Vec::with_capacity(self.value.len() + self.key.len() + 64);
+        for (tag, bytes) in [(0x0a, &self.group), (0x12, &self.key), (0x1a, &self.value)] {
+            // What is empty goes without saying.
+            if !bytes.is_empty() {
+                let mut head = Head::default();
+                head.push(tag);
+                head.push_varint(bytes.len() as u64);
+                message.extend_from_slice(head.as_ref());
+                message.extend_from_slice(bytes);
+            }
+        }
+        if let Some(expire) = self.expire.filter(|&expire| expire != 0) {
+            let mut head = Head::default();
+            head.push(0x20);
+            head.push_varint(expire.cast_unsigned());
+            message.extend_from_slice(head.as_ref());
+        }
+        message
+    }
+
     /// Reads a message.
     ///
     /// # Errors
@@ -265,6 +287,20 @@ mod tests {
         for bytes in [Bytes::new(), Bytes::from_static(&[0x0a, 0x00])] {
             assert_eq!(GetResponse::read(&bytes), Ok(GetResponse::default()));
         }
+    }
+
+    #[test]
+    fn a_value_that_is_put_has_the_bytes_that_go_sends() {
+        let request = SetRequest {
+            group: Bytes::from_static(b"g"),
+            key: Bytes::from_static(b"a//b"),
+            value: Bytes::from_static(b"v"),
+            expire: Some(300),
+        };
+        let message = b"\x0a\x01g\x12\x04a//b\x1a\x01v\x20\xac\x02";
+        assert_eq!(request.write(), message);
+        assert_eq!(SetRequest::read(&request.write().into()), Ok(request));
+        assert_eq!(SetRequest::default().write(), b"");
     }
 
     #[test]

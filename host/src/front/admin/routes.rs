@@ -17,7 +17,7 @@ use super::{
     actions::{self, Acting, Action},
     guard,
 };
-use crate::group::Group;
+use crate::group::{Group, Told};
 
 const READ: &str = "GET, HEAD";
 const PURGE: &str = "DELETE";
@@ -207,9 +207,18 @@ fn purge(group: Arc<Group>, part: Part) -> Routed {
             json!({ "purged": { "group": name, "items": items } })
         }
         Part::Key(key) => {
-            let was_in_memory = group.purge(&key);
-            let key = String::from_utf8_lossy(&key);
-            json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } })
+            let (was_in_memory, telling) = group.purge_everywhere(&key);
+            let key = String::from_utf8_lossy(&key).into_owned();
+            let mut purged =
+                json!({ "purged": { "group": name, "key": key, "was_in_memory": was_in_memory } });
+            if let Some(telling) = telling {
+                return Routed::Acting(Box::pin(async move {
+                    let Told { told, missed } = telling.await;
+                    purged["purged"]["peers"] = json!({ "told": told, "missed": missed });
+                    Ok(purged)
+                }));
+            }
+            purged
         }
         // All of memory is looked at.
         Part::Tag(tag) => {

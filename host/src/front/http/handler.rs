@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config,
-    group::{self, GetError, Group, Groups},
+    group::{self, GetError, Group, Groups, Told},
     metrics::FrontMetrics,
     value::{Hit, Provenance, Value},
 };
@@ -142,8 +142,16 @@ impl Answers for Handler {
             return self.refuse(&Problem::no_group(&name), headers, is_head).into();
         };
         if method == Method::DELETE {
-            group.purge(&key);
-            return self.purged(headers).into();
+            let (_, Some(telling)) = group.purge_everywhere(&key) else {
+                return self.purged(headers).into();
+            };
+            let handler = self.clone();
+            return Reply::Later(Box::pin(async move {
+                match telling.await {
+                    Told { missed: 0, .. } => handler.purged(headers),
+                    told => handler.refuse(&Problem::missed(group.name(), told), headers, false),
+                }
+            }));
         }
         if let Some(answer) = group.recall(&key) {
             return self.answered(&group, answer, headers, is_head, true).into();
