@@ -177,9 +177,8 @@ impl Machine {
         self.currency.is_set = true;
         let pause = ROUND.min(limit.saturating_sub(waited));
         self.timers.set(self.now + pause, Timer::Currency);
-        let members = self.foca.iter_members().map(|member| member.id().addr);
-        for to in self.dice.choose_multiple(members, ASKED) {
-            self.sync(to);
+        for to in self.pick_members(ASKED) {
+            self.ask_for_notices(to);
         }
     }
 }

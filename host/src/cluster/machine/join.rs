@@ -97,6 +97,12 @@ impl Machine {
         self.dice.choose_multiple(absent, count)
     }
 
+    /// Some members, by chance.
+    pub(super) fn pick_members(&mut self, count: usize) -> Vec<SocketAddr> {
+        let members = self.foca.iter_members().map(|member| member.id().addr);
+        self.dice.choose_multiple(members, count)
+    }
+
     fn is_alone(&self) -> bool {
         self.phase == Phase::Member && self.foca.num_members() == 0
     }

@@ -136,9 +136,18 @@ impl Machine {
             return;
         }
         self.catching.tries += u32::from(is_lacking);
-        match caller.filter(|_| is_lacking) {
-            Some(caller) => self.sync(caller),
-            None => self.sync_with_any(),
+        if let Some(to) = caller.filter(|_| is_lacking).or_else(|| self.pick_members(1).pop()) {
+            self.ask_for_notices(to);
+        }
+    }
+
+    /// Asks for the notices that we lack, and for nothing else: when a partition heals, every
+    /// node wants to know at once whether it missed some, and notes of all members are long.
+    pub(super) fn ask_for_notices(&mut self, to: SocketAddr) {
+        let versions = self.handler.notices().versions();
+        let question = Question::Trade { versions, parcel: Parcel::default() };
+        if self.phase == Phase::Member && self.ask(to, question, Purpose::Trade { round: 0 }) {
+            self.counters.trades += 1;
         }
     }
 
