@@ -39,6 +39,11 @@ pub(crate) fn member(net: u8, host: u8, key: &KeyFile, origin: &Origin) -> Node 
         bind = "{address}"
         seeds = ["127.0.{net}.1", "127.0.{net}.2"]
         key_file = "{}"
+        # A machine that is busy with other tests is no reason to ask somebody else.
+        [peers]
+        connect_timeout = "20s"
+        sign_timeout = "20s"
+        peek_timeout = "5s"
         [plugins.origin]
         source = "{}"
         config = {{ url = "http://{origin}/items/{{key}}", timeout = "5s" }}
@@ -96,6 +101,17 @@ async fn nodes_find_one_another_and_fill_each_key_once() {
         })
         .collect();
     assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+    // The owner holds it, and whoever has asked for it often.
+    for _ in 0..5 {
+        nodes[0].get("/items/k1").await;
+    }
+    let holders = |node: &Node| shown(node, &["explain", "items", "k1"])["holders"].clone();
+    for node in &nodes {
+        let holders = holders(node);
+        let all = holders.as_array().expect("a list");
+        assert_eq!(all.iter().filter(|it| it["is_owner"] == true).count(), 1, "{holders:#}");
+        assert!(all.iter().all(|it| it["bytes"] == "/items/k1".len()), "{holders:#}");
+    }
     let rings: Vec<_> =
         nodes.iter().map(|node| shown(node, &["members"])["ring"].clone()).collect();
     assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
@@ -121,6 +137,46 @@ async fn a_node_with_another_key_stays_alone_and_serves() {
     assert!(nodes[1].ended().await.success(), "{}", nodes[1].log());
     nodes[0].logged("member has left").await;
     assert!(!nodes[1].log().contains("ERROR"), "{}", nodes[1].log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_replaced_while_the_nodes_serve() {
+    let origin = Origin::start(|asked| origin::ok("", asked.target.as_bytes())).await;
+    let key = KeyFile::new();
+    let nodes: Vec<_> = (1..=3).map(|host| member(66, host, &key, &origin)).collect();
+    agree(&nodes).await;
+    let old = fs::read_to_string(key.path()).expect("the key");
+    let new = run(|command| _ = command.arg("keygen")).out;
+    let reload = async |text: &str| {
+        fs::write(key.path(), text).expect("to write the key");
+        for (number, node) in nodes.iter().enumerate() {
+            assert_eq!(node.post("/reload").await.status, 200, "{}", node.log());
+            // Some have the other keys and some have not.
+            for key in 0..20 {
+                let target = format!("/items/{number}-{}-{key}", text.len());
+                assert_eq!(node.get(&target).await.text(), target);
+            }
+        }
+    };
+    reload(&format!("{new}{old}")).await;
+    for node in &nodes {
+        node.logged("the new cluster key is in use").await;
+    }
+    reload(&new).await;
+    agree(&nodes).await;
+    let fresh = member(66, 4, &key, &origin);
+    let nodes: Vec<_> = nodes.into_iter().chain([fresh]).collect();
+    agree(&nodes).await;
+    for node in &nodes {
+        let log = node.log();
+        assert!(!log.contains("is dead") && !log.contains("not believed"), "{log}");
+    }
+    // A bad file changes nothing.
+    fs::write(key.path(), "nonsense").expect("to write");
+    let refused = nodes[0].post("/reload").await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains("key_file"), "{}", refused.text());
+    agree(&nodes).await;
 }
 
 #[test]

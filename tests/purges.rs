@@ -71,7 +71,12 @@ async fn cluster(net: u8, count: u8, source: &Source, key: &KeyFile) -> Vec<Node
             seeds: seeds.iter().map(ToString::to_string).collect(),
             ..Cluster::default()
         };
-        let peers = Peers { listen: Some(([127, 0, net, host], 0).into()), ..Peers::default() };
+        let peers = Peers {
+            listen: Some(([127, 0, net, host], 0).into()),
+            connect_timeout: Duration::from_secs(20),
+            sign_timeout: Duration::from_secs(20),
+            ..Peers::default()
+        };
         let node = Node::builder()
             .group("g", Caching::default(), getter)
             .cluster(settings)

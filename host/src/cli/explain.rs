@@ -60,17 +60,16 @@ fn owners(answer: &Value) -> Table {
 }
 
 fn holders(answer: &Value) -> Table {
-    let mut table = Table::new(&["HELD BY", "AS", "STATE", "AGE", "TTL", "BYTES"]);
+    let mut table = Table::new(&["HELD BY", "AS", "STATE", "AGE", "TTL", "BYTES", "FILLED BY"]);
     let holders = answer["holders"].as_array().map(Vec::as_slice).unwrap_or_default();
     for holder in holders {
-        let held = &holder["held"];
         table.row([
             word(&holder["node"]).to_owned(),
-            word(&held["as"]).to_owned(),
-            word(&held["state"]).to_owned(),
-            time(&held["age_seconds"]),
-            time(&held["ttl_seconds"]),
-            held["bytes"]
+            word(&holder["as"]).to_owned(),
+            word(&holder["state"]).to_owned(),
+            time(&holder["age_seconds"]),
+            time(&holder["ttl_seconds"]),
+            holder["bytes"]
                 .as_u64()
                 .map_or_else(|| "none: not found".to_owned(), |it| it.to_string()),
         ]);

@@ -610,6 +610,21 @@ pub struct Peers {
     #[serde(with = "units::duration")]
     #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
     pub answer_timeout: Duration,
+    /// Time to connect to another node of the cluster, in which both show that they have the
+    /// key. Nodes are near one another: longer is for clusters that span regions.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub connect_timeout: Duration,
+    /// Time for another node of the cluster to say that it is at a question, which it does at
+    /// once whatever it is asked. One that does not is passed over, as with `answer_timeout`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub sign_timeout: Duration,
+    /// Time for a look into the memory of the node that owned a key until a moment ago, before
+    /// the key's new owner asks the origin. A fill waits for it.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "units::DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub peek_timeout: Duration,
     /// Size of the largest value that is taken from a peer.
     #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "4GiB"))]
     pub reply_max: ByteSize,
@@ -623,6 +638,9 @@ impl Default for Peers {
             groupcache: Vec::new(),
             family: Family::default(),
             answer_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_millis(300),
+            sign_timeout: Duration::from_millis(500),
+            peek_timeout: Duration::from_millis(20),
             reply_max: ByteSize::mib(16),
         }
     }

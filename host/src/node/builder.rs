@@ -167,7 +167,7 @@ impl NodeBuilder {
             .then(|| Bound::new(&config.cluster, &base_dir))
             .transpose()
             .context("start [cluster]")?;
-        let linked = bound.as_ref().map(|bound| bound.linked(&config.cluster));
+        let linked = bound.as_ref().map(Bound::linked);
         let operators = {
             let _runtime = control.enter();
             self.has_operators.then(|| admin::bind(&self.config.admin)).transpose()?
@@ -284,6 +284,11 @@ fn fleet(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let links = if config.http.threads == 0 { threads } else { config.http.threads };
     let metrics = metrics.fleet();
-    let ties = Ties { secret, tidings, links, times: Times::default(), metrics };
+    let waits = Times {
+        connect: config.peers.connect_timeout,
+        sign: config.peers.sign_timeout,
+        peek: config.peers.peek_timeout,
+    };
+    let ties = Ties { secret, tidings, links, times: waits, metrics };
     Fleet::of_nodes(ties, &config.peers, control.clone()).map(Some)
 }

@@ -1,28 +1,83 @@
 //! Why a get of a key answers as it does: who owns it, who holds it, and what comes next.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::running::Running;
 use crate::{
-    group::{Explanation, Group, Holding},
+    group::{Explanation, Group, Held, Holding, Question},
     peer::Route,
 };
 
 /// Nodes that are named for a key: its owner and its stand-ins.
 const OWNERS_MAX: usize = 3;
 
+/// Nodes whose memory is looked into for a key.
+const HOLDERS_MAX: usize = 64;
+
+/// Time for that.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Everything that is known about `key` of `group`.
-pub(super) fn explain(running: &Running, group: &Group, key: &[u8]) -> Value {
+pub(super) async fn explain(running: &Running, group: &Group, key: &[u8]) -> Value {
     let here = group.explain(key);
-    let owners = running.fleet.as_ref().map_or_else(Vec::new, |it| it.owners(key, OWNERS_MAX));
+    let fleet = running.fleet.as_ref();
+    let owners = fleet.map_or_else(Vec::new, |it| it.owners(key, OWNERS_MAX));
+    let others = match fleet {
+        None => Vec::new(),
+        Some(fleet) => {
+            let question = Question {
+                group: group.name().into(),
+                key: key.into(),
+                deadline: Instant::now() + LOOK_TIMEOUT,
+                code: group.code(),
+            };
+            fleet.holders(&question, HOLDERS_MAX).await
+        }
+    };
     json!({
         "group": group.name(),
         "key": String::from_utf8_lossy(key),
         "owners": owners.iter().zip(ROLES).map(owner).collect::<Vec<_>>(),
         "here": describe(&here),
+        "holders": holders(&here, &owners, &others),
         "a_get_would": next(&here, &owners),
     })
 }
+
+/// Who holds the key, this node first. A copy was filled by the node that owns the key; a
+/// value that has changed hands counts for the node that owns it now.
+fn holders(here: &Explanation, owners: &[Route], others: &[(Route, Held)]) -> Vec<Value> {
+    let owner = owners.first().map(|owner| owner.name.as_str());
+    let myself = owners.iter().find(|route| route.address.is_none());
+    let own = here.held.as_ref().map(|held| {
+        let mut shown = describe_held(held);
+        shown["node"] = json!("this node");
+        shown["filled_by"] = json!(if held.is_copy { owner } else { Some("this node") });
+        shown["is_owner"] = json!(myself.is_some_and(|it| Some(it.name.as_str()) == owner));
+        shown
+    });
+    let other = |(route, held): &(Route, Held)| {
+        let is_owner = Some(route.name.as_str()) == owner;
+        json!({
+            "node": route.name,
+            "peers": route.address,
+            "is_owner": is_owner,
+            "filled_by": owner,
+            "as": if is_owner { OWN } else { COPY },
+            "state": "fresh",
+            "bytes": held.value.body().len(),
+            "age_seconds": held.age.as_secs_f64(),
+            "ttl_seconds": held.ttl.as_secs_f64(),
+        })
+    };
+    own.into_iter().chain(others.iter().map(other)).collect()
+}
+
+const OWN: &str = "own";
+const COPY: &str = "copy";
 
 const ROLES: [&str; OWNERS_MAX] = ["owner", "stand-in", "second stand-in"];
 
@@ -52,7 +107,7 @@ fn describe(explanation: &Explanation) -> Value {
 
 fn describe_held(held: &Holding) -> Value {
     json!({
-        "as": if held.is_copy { "copy of what its owner has" } else { "own" },
+        "as": if held.is_copy { COPY } else { OWN },
         "state": if held.is_stale { "stale" } else { "fresh" },
         "bytes": held.bytes,
         "age_seconds": held.age.as_secs_f64(),

@@ -62,7 +62,7 @@ fn state(running: &Arc<Running>, readiness: &Readiness, started: Instant) -> Adm
         }),
         explain: Box::new(move |group, key| {
             let running = Arc::clone(&explaining);
-            Box::pin(async move { Ok(explain::explain(&running, &group, &key)) })
+            Box::pin(async move { Ok(explain::explain(&running, &group, &key).await) })
         }),
         last_reload: Box::new(move || last_reload.last_reload()),
         reload: Box::new(move || {

@@ -64,6 +64,11 @@ impl Fleet {
         for (turn, owner) in order.iter().enumerate() {
             // Its own turn: nobody before it in the key's order could be asked.
             let Some(Some(peer)) = circle.peers.get(*owner) else { return nothing };
+            // One that may be down is asked if there is nobody else.
+            let is_last = turn + 1 == order.len();
+            if peer.is_suspect() && !is_last {
+                continue;
+            }
             let Some(pass) = peer.admit() else { continue };
             let stand_in = order.get(turn + 1).and_then(|next| circle.peers.get(*next)?.as_ref());
             match self.ask_one(peer, pass, &question, stand_in).await {

@@ -1,7 +1,10 @@
 //! How a peer fares: whether it is asked, and how it is found out that it can be again.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -58,7 +61,12 @@ pub(super) struct Peer {
     pub(super) latency: Latency,
     breaker: Mutex<Breaker>,
     peeks: Mutex<Breaker>,
+    /// Whether the cluster takes it for down, perhaps.
+    is_suspect: AtomicBool,
 }
+
+/// Told of a peer that does not answer, by its host and port.
+pub(super) type Doubt = dyn Fn(&str) + Send + Sync;
 
 /// What finds out whether a peer is back, off to the side.
 #[derive(Clone)]
@@ -66,6 +74,8 @@ pub(super) struct Prober {
     pub(super) client: Client,
     /// Where that is done.
     pub(super) control: Handle,
+    /// Who else is to look at such a peer.
+    pub(super) doubt: Arc<OnceLock<Box<Doubt>>>,
 }
 
 impl Peer {
@@ -73,7 +83,15 @@ impl Peer {
         let now = Instant::now();
         let breaker = Mutex::new(Breaker::new(POLICY, now));
         let peeks = Mutex::new(Breaker::new(PEEKS, now));
-        Self { authority, dialect, way, latency: Latency::default(), breaker, peeks }
+        Self {
+            authority,
+            dialect,
+            way,
+            latency: Latency::default(),
+            breaker,
+            peeks,
+            is_suspect: AtomicBool::new(false),
+        }
     }
 
     /// Leave to look into its memory, if it is well as far as is known.
@@ -128,6 +146,15 @@ impl Peer {
         self.breaker().state(Instant::now()) == State::Closed
     }
 
+    /// Whether somebody else is to be asked first: it may be down.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Relaxed)
+    }
+
+    pub(super) fn suspect(&self, is_suspect: bool) {
+        self.is_suspect.store(is_suspect, Relaxed);
+    }
+
     pub(super) fn was_well(&self, pass: Pass) {
         self.breaker().report(pass, Report::Well, Instant::now());
     }
@@ -141,6 +168,9 @@ impl Peer {
                 peer = self.authority,
                 reason, "A peer does not answer and is not asked until it does."
             );
+            if let Some(doubt) = prober.doubt.get() {
+                doubt(&self.authority);
+            }
             let (peer, client) = (Arc::downgrade(self), prober.client.clone());
             prober.control.spawn(async move {
                 // A fleet without the peer lets go of it.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::health::Peer;
+use super::{Route, health::Peer};
 use crate::ring::{Kind, Node, Ring};
 
 /// For how long a key's previous owner is looked at after a change.
@@ -40,9 +40,14 @@ impl Circle {
         Self { kind, ring: Ring::new(kind, &nodes), nodes, peers }
     }
 
-    /// What the member at this place of the ring is called.
-    pub(super) fn name(&self, at: usize) -> Option<&str> {
-        self.nodes.get(at).map(|node| node.name.as_str())
+    /// The member at this place of the ring.
+    pub(super) fn route(&self, at: usize) -> Option<Route> {
+        let peer = self.peers.get(at)?.as_ref();
+        Some(Route {
+            name: self.nodes.get(at)?.name.clone(),
+            address: peer.map(|peer| peer.authority.clone()),
+            is_asked: peer.is_none_or(|peer| peer.is_asked() && !peer.is_suspect()),
+        })
     }
 
     /// The one who owns `key`, if that is not this node.

@@ -39,6 +39,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
+    task::JoinSet,
     time::{Instant, sleep},
 };
 
@@ -196,7 +197,7 @@ impl Fleet {
         });
         let (tidings, waits, metrics) =
             ties.map(|ties| (ties.tidings, ties.times, ties.metrics)).unwrap_or_default();
-        let prober = Prober { client: Client::new(reply_max), control };
+        let prober = Prober { client: Client::new(reply_max), control, doubt: Arc::default() };
         foreign.watch(&prober);
         Arc::new_cyclic(|myself| Self {
             members: ArcSwap::from_pointee(Members::first(circle)),
@@ -235,6 +236,43 @@ impl Fleet {
         }
     }
 
+    /// These members, by where they serve their peers, may be down: others are asked first.
+    pub fn suspect(&self, addresses: &[SocketAddr]) {
+        for peer in self.members.load().known() {
+            peer.suspect(addresses.iter().any(|address| address.to_string() == peer.authority));
+        }
+    }
+
+    /// From now on `doubt` is told, with the host and port, of a peer that does not answer.
+    /// The first call counts.
+    pub fn on_doubt(&self, doubt: impl Fn(&str) + Send + Sync + 'static) {
+        self.prober.doubt.get_or_init(|| Box::new(doubt));
+    }
+
+    /// Which of the others hold a fresh value of a key, up to `count` of them in the order in
+    /// which they answer for it. Asks all of them at once.
+    pub async fn holders(&self, question: &Question, count: usize) -> Vec<(Route, Held)> {
+        let circle = Arc::clone(&self.members.load().now);
+        let (Some(news), Some(fleet)) = (self.news(question), self.myself.upgrade()) else {
+            return Vec::new();
+        };
+        let mut peeks = JoinSet::new();
+        for (rank, at) in circle.ring.owners(&question.key, count).into_iter().enumerate() {
+            let (Some(Some(peer)), Some(route)) = (circle.peers.get(at).cloned(), circle.route(at))
+            else {
+                continue;
+            };
+            let (fleet, question, news) = (Arc::clone(&fleet), question.clone(), news.clone());
+            peeks.spawn(async move {
+                let held = fleet.peek(&peer, &question, news, question.deadline).await?;
+                Some((rank, route, held))
+            });
+        }
+        let mut holders: Vec<_> = peeks.join_all().await.into_iter().flatten().collect();
+        holders.sort_by_key(|(rank, ..)| *rank);
+        holders.into_iter().map(|(_, route, held)| (route, held)).collect()
+    }
+
     /// How many nodes own keys, this one included.
     pub fn size(&self) -> usize {
         self.members.load().now.peers.len()
@@ -244,15 +282,8 @@ impl Fleet {
     /// then its stand-ins.
     pub fn owners(&self, key: &[u8], count: usize) -> Vec<Route> {
         let circle = Arc::clone(&self.members.load().now);
-        let route = |at: usize| {
-            let peer = circle.peers.get(at)?;
-            Some(Route {
-                name: circle.name(at)?.to_owned(),
-                address: peer.as_ref().map(|peer| peer.authority.clone()),
-                is_asked: peer.as_ref().is_none_or(|peer| peer.is_asked()),
-            })
-        };
-        circle.ring.owners(key, count).into_iter().filter_map(route).collect()
+        let owners = circle.ring.owners(key, count).into_iter();
+        owners.filter_map(|at| circle.route(at)).collect()
     }
 
     /// A node of this program at `authority`.

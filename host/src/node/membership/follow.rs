@@ -34,6 +34,9 @@ pub(super) async fn follow(
             }
         }
         known = members;
+        let view_now = view.borrow().clone();
+        let suspects = view_now.ring().filter(|member| member.is_suspect);
+        fleet.suspect(&suspects.map(|member| member.meta.peer).collect::<Vec<_>>());
         if let Some(latch) = latch.take_if(|_| known.iter().any(|it| it.is_self)) {
             latch.release();
         }

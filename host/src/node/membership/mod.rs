@@ -67,6 +67,7 @@ const RING: &str = "native 1";
 pub(super) struct Bound {
     sockets: Sockets,
     keys: Keys,
+    secret: Secret,
     advertise: SocketAddr,
     purges: Arc<Purges>,
     to_tell: mpsc::Receiver<Purge>,
@@ -76,6 +77,7 @@ pub(super) struct Bound {
 pub(super) struct Membership {
     cluster: Arc<Cluster>,
     fleet: Arc<Fleet>,
+    secret: Secret,
     settings: config::Cluster,
     /// Where other members reach this one.
     pub(super) advertise: SocketAddr,
@@ -102,15 +104,14 @@ impl Bound {
             None => (bound.ip(), bound.port()),
         };
         let (purges, to_tell) = Purges::new();
-        Ok(Self { sockets, keys, advertise: SocketAddr::new(ip, port), purges, to_tell })
+        let secret = Secret::new(&settings.name, &[]);
+        renew(&secret, &settings.name, &keys);
+        Ok(Self { sockets, keys, secret, advertise: SocketAddr::new(ip, port), purges, to_tell })
     }
 
     /// What links to other members are sealed with, and bring along.
-    pub(super) fn linked(&self, settings: &config::Cluster) -> Linked {
-        Linked {
-            secret: Secret::new(&settings.name, &self.keys.primary().derive("links")),
-            tidings: Some(Arc::clone(&self.purges) as _),
-        }
+    pub(super) fn linked(&self) -> Linked {
+        Linked { secret: self.secret.clone(), tidings: Some(Arc::clone(&self.purges) as _) }
     }
 
     /// Becomes a member that does not serve yet. `peers` is where this node serves peers.
@@ -159,6 +160,7 @@ impl Bound {
             None => "become a member".to_owned(),
         })?);
         info!(node = %cluster.node(), gossip = %self.advertise, "Looking for the cluster.");
+        fleet.on_doubt(doubt(&cluster));
         let purges = self.purges;
         purges.feel(cluster.pulse());
         let telling = purges::tell(Arc::clone(&purges), self.to_tell, Arc::downgrade(&cluster));
@@ -175,6 +177,7 @@ impl Bound {
         Ok(Arc::new(Membership {
             cluster,
             fleet,
+            secret: self.secret,
             settings: own.clone(),
             advertise: self.advertise,
             seeds,
@@ -200,6 +203,7 @@ impl Membership {
     /// From now on the cluster's keys are these, and members are looked for at other seeds.
     pub(super) async fn reload(&self, keys: Keys, settings: &config::Cluster) {
         self.seeds.send_replace(settings.seeds.clone());
+        renew(&self.secret, &self.settings.name, &keys);
         self.cluster.set_keys(keys).await;
     }
 
@@ -244,6 +248,24 @@ impl Drop for Membership {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
     }
+}
+
+/// Has the cluster look at a member that does not answer its peers.
+fn doubt(cluster: &Arc<Cluster>) -> impl Fn(&str) + Send + Sync + 'static {
+    let (cluster, view) = (Arc::downgrade(cluster), cluster.view());
+    move |peer| {
+        let member = |member: &&cluster::Member| member.meta.peer.to_string() == peer;
+        let doubted = view.borrow().members.iter().find(member).map(|member| member.node);
+        if let (Some(cluster), Some(node)) = (cluster.upgrade(), doubted) {
+            cluster.doubt(node);
+        }
+    }
+}
+
+/// Has links go by these keys.
+fn renew(secret: &Secret, name: &str, keys: &Keys) {
+    let keys: Vec<_> = keys.iter().map(|key| key.derive("links")).collect();
+    secret.renew(name, keys.iter().map(|key| &key[..]));
 }
 
 fn has_others(cluster: &Cluster) -> bool {

@@ -21,11 +21,27 @@ const QUEUE: usize = 1_024;
 /// Bytes that are written at once, if so many wait.
 const BATCH: usize = 64 << 10;
 
-/// A connection whose other end has shown that it has the key.
+/// A connection whose other end has shown that it has the key. While a key is replaced, the
+/// other end may not have the new one yet: it is tried with the next.
 pub(super) async fn connect(authority: &str, secret: &Secret) -> io::Result<(TcpStream, Records)> {
-    let mut stream = TcpStream::connect(authority).await?;
+    let mut refused = io::Error::other(Closed);
+    for number in 0..secret.keys() {
+        let stream = TcpStream::connect(authority).await?;
+        match shake(stream, secret, number).await {
+            Ok(made) => return Ok(made),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+async fn shake(
+    mut stream: TcpStream,
+    secret: &Secret,
+    number: usize,
+) -> io::Result<(TcpStream, Records)> {
     stream.set_nodelay(true)?;
-    let mut handshake = Handshake::dialled(secret).map_err(io::Error::other)?;
+    let mut handshake = Handshake::dialled(secret, number).map_err(io::Error::other)?;
     let ours = handshake.write().map_err(io::Error::other)?;
     stream.write_all(&[&PREFACE[..], &ours].concat()).await?;
     let mut theirs = [0; Handshake::MESSAGE];

@@ -5,6 +5,9 @@
 //! that the other has the key, and neither learns more of it; a link that is recorded today
 //! cannot be read with a key that is lost tomorrow.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use thiserror::Error;
@@ -25,9 +28,10 @@ pub const RECORD_MAX: usize = 65_535 - TAG;
 #[error("the other end does not have the cluster's key, or the link was tampered with")]
 pub struct Closed;
 
-/// What the nodes of a cluster have in common.
+/// What the nodes of a cluster have in common: a secret for each of its keys, of which there
+/// are several while one is replaced. All clones are one: see [`Secret::renew`].
 #[derive(Clone)]
-pub struct Secret([u8; 32]);
+pub struct Secret(Arc<ArcSwap<Vec<[u8; 32]>>>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,14 +43,29 @@ impl Secret {
     /// The secret of the cluster `name` with this key. Without a key, whoever knows the
     /// name may speak.
     pub fn new(name: &str, key: &[u8]) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(b"cachecluster link 1\0");
-        // The name has an end, so that no name and key are another name and key.
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        hash.update(key);
-        Self(hash.finalize().into())
+        Self(Arc::new(ArcSwap::from_pointee(vec![derived(name, key)])))
     }
+
+    /// From now on the keys are these: links are dialled with the first, or with the next
+    /// where that is not known yet, and answered with any. Links that are there stay.
+    pub fn renew<'a>(&self, name: &str, keys: impl IntoIterator<Item = &'a [u8]>) {
+        self.0.store(Arc::new(keys.into_iter().map(|key| derived(name, key)).collect()));
+    }
+
+    /// How many keys there are.
+    pub fn keys(&self) -> usize {
+        self.0.load().len()
+    }
+}
+
+fn derived(name: &str, key: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"cachecluster link 1\0");
+    // The name has an end, so that no name and key are another name and key.
+    hash.update(name.as_bytes());
+    hash.update([0]);
+    hash.update(key);
+    hash.finalize().into()
 }
 
 /// One end of a handshake: a message each way, the first by whoever dialled.
@@ -56,20 +75,29 @@ impl Handshake {
     /// Bytes of either message.
     pub const MESSAGE: usize = 48;
 
-    /// The end that dialled.
+    /// The end that dials, with the key of this number.
     ///
     /// # Errors
-    /// The system has no randomness.
-    pub fn dialled(secret: &Secret) -> Result<Self, Closed> {
-        builder(secret)?.build_initiator().map(Self).map_err(|_| Closed)
+    /// There is no such key, or the system has no randomness.
+    pub fn dialled(secret: &Secret, number: usize) -> Result<Self, Closed> {
+        let keys = secret.0.load();
+        let key = keys.get(number).ok_or(Closed)?;
+        builder(key)?.build_initiator().map(Self).map_err(|_| Closed)
     }
 
-    /// The end that was dialled.
+    /// The end that was dialled, once it has the message of the other: with the key that
+    /// the other has.
     ///
     /// # Errors
-    /// As [`Handshake::dialled`].
-    pub fn accepted(secret: &Secret) -> Result<Self, Closed> {
-        builder(secret)?.build_responder().map(Self).map_err(|_| Closed)
+    /// The other end has none of the keys.
+    pub fn accepted(secret: &Secret, theirs: &[u8; Self::MESSAGE]) -> Result<Self, Closed> {
+        let keys = secret.0.load();
+        let accept = |key: &[u8; 32]| {
+            let mut handshake = builder(key)?.build_responder().map(Self).map_err(|_| Closed)?;
+            handshake.read(theirs)?;
+            Ok(handshake)
+        };
+        keys.iter().map(accept).find(Result::is_ok).unwrap_or(Err(Closed))
     }
 
     /// The message of this end.
@@ -99,9 +127,9 @@ impl Handshake {
     }
 }
 
-fn builder(secret: &Secret) -> Result<Builder<'_>, Closed> {
+fn builder(key: &[u8; 32]) -> Result<Builder<'_>, Closed> {
     let pattern = PATTERN.parse().map_err(|_| Closed)?;
-    Builder::new(pattern).psk(0, &secret.0).map_err(|_| Closed)
+    Builder::new(pattern).psk(0, key).map_err(|_| Closed)
 }
 
 /// Seals and opens the records of a link. Each direction counts its own, from zero: one
@@ -154,9 +182,8 @@ mod tests {
     use super::*;
 
     fn shaken(one: &Secret, other: &Secret) -> Result<(Records, Records), Closed> {
-        let mut dialled = Handshake::dialled(one)?;
-        let mut accepted = Handshake::accepted(other)?;
-        accepted.read(&dialled.write()?)?;
+        let mut dialled = Handshake::dialled(one, 0)?;
+        let mut accepted = Handshake::accepted(other, &dialled.write()?)?;
         dialled.read(&accepted.write()?)?;
         Ok((dialled.finish()?, accepted.finish()?))
     }
@@ -189,10 +216,23 @@ mod tests {
     fn another_key_or_another_cluster_is_refused_at_the_first_message() {
         let secret = Secret::new("words", b"key");
         for other in [Secret::new("words", b"other"), Secret::new("staging", b"key")] {
-            let mut dialled = Handshake::dialled(&other).expect("an end");
-            let mut accepted = Handshake::accepted(&secret).expect("an end");
-            assert_eq!(accepted.read(&dialled.write().expect("a message")), Err(Closed));
+            assert_eq!(shaken(&other, &secret).err(), Some(Closed));
         }
+    }
+
+    #[test]
+    fn while_a_key_is_replaced_either_one_opens_a_link() {
+        let (old, new) = (&b"old"[..], &b"new"[..]);
+        let (renewed, behind) = (Secret::new("words", old), Secret::new("words", old));
+        renewed.clone().renew("words", [new, old]);
+        assert_eq!(renewed.keys(), 2);
+        assert!(shaken(&behind, &renewed).is_ok(), "it takes the old key");
+        assert!(shaken(&renewed, &behind).is_err(), "the other does not know the new one");
+        let mut dialled = Handshake::dialled(&renewed, 1).expect("the old key");
+        assert!(Handshake::accepted(&behind, &dialled.write().expect("a message")).is_ok());
+        assert!(Handshake::dialled(&renewed, 2).is_err());
+        renewed.renew("words", [new]);
+        assert!(shaken(&behind, &renewed).is_err(), "the old key is no more");
     }
 
     #[test]

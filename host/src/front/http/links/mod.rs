@@ -119,10 +119,9 @@ async fn shake(mut socket: TcpStream, secret: &Secret) -> io::Result<(TcpStream,
     if preface != PREFACE {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut handshake = Handshake::accepted(secret).map_err(io::Error::other)?;
     let theirs = theirs.try_into().map_err(io::Error::other)?;
     // Without the key nothing is answered at all.
-    handshake.read(theirs).map_err(io::Error::other)?;
+    let mut handshake = Handshake::accepted(secret, theirs).map_err(io::Error::other)?;
     let ours = handshake.write().map_err(io::Error::other)?;
     socket.write_all(&ours).await?;
     Ok((socket, handshake.finish().map_err(io::Error::other)?))
