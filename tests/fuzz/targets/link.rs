@@ -155,10 +155,9 @@ fn forged(feed: &mut Feed<'_>) -> bool {
 
 /// The first message of somebody: whoever has not the key is refused.
 fn handshake(feed: &mut Feed<'_>) -> bool {
-    let mut accepted = Handshake::accepted(secret()).expect("an end");
     let preface: [u8; PREFACE.len()] = feed.array();
     let message: [u8; Handshake::MESSAGE] = feed.array();
-    assert!(accepted.read(&message).is_err(), "believed without the key");
+    assert!(Handshake::accepted(secret(), &message).is_err(), "believed without the key");
     preface == PREFACE
 }
 
@@ -172,9 +171,9 @@ fn secret() -> &'static Secret {
 fn link() -> &'static (Arc<Records>, Arc<Records>) {
     static LINK: OnceLock<(Arc<Records>, Arc<Records>)> = OnceLock::new();
     LINK.get_or_init(|| {
-        let mut dialled = Handshake::dialled(secret()).expect("an end");
-        let mut accepted = Handshake::accepted(secret()).expect("an end");
-        accepted.read(&dialled.write().expect("a message")).expect("the key");
+        let mut dialled = Handshake::dialled(secret(), 0).expect("an end");
+        let message = dialled.write().expect("a message");
+        let mut accepted = Handshake::accepted(secret(), &message).expect("the key");
         dialled.read(&accepted.write().expect("a message")).expect("the key");
         let [ours, theirs] = [accepted, dialled].map(|end| end.finish().expect("shaken"));
         (Arc::new(ours), Arc::new(theirs))
