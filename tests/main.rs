@@ -21,6 +21,7 @@ mod dictionary;
 mod egress;
 mod embedding;
 mod failing;
+mod faults;
 mod fleet;
 #[path = "fixtures/guest/mod.rs"]
 #[expect(dead_code, reason = "tests from outside need only some kinds of guests")]

@@ -3,7 +3,7 @@
 //! An ordinary client tidies up what it is given; these tests must be able to send
 //! `a//b`, `../x` and worse.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -41,9 +41,13 @@ pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     pub(crate) async fn open(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.expect("a listener");
-        stream.set_nodelay(true).expect("a socket");
-        Self(BufReader::new(stream))
+        Self::try_open(addr).await.expect("a listener")
+    }
+
+    pub(crate) async fn try_open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
     }
 
     /// `GET` of `target`, sent as it stands.
@@ -51,22 +55,28 @@ impl Connection {
     /// # Panics
     /// When there is no whole answer within [`PATIENCE`].
     pub(crate) async fn get(&mut self, target: &str) -> Response {
+        let answer = timeout(PATIENCE, self.try_get(target)).await.expect("an answer in time");
+        answer.expect("an answer")
+    }
+
+    /// `GET` of `target`, for as long as the caller waits.
+    ///
+    /// # Errors
+    /// The connection ended, or what came is no answer.
+    pub(crate) async fn try_get(&mut self, target: &str) -> io::Result<Response> {
         let head = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        timeout(PATIENCE, async {
-            self.0.write_all(head.as_bytes()).await.expect("to send a request");
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"\r\n\r\n") {
-                let read = self.0.read_until(b'\n', &mut answer).await.expect("an answer");
-                assert!(read > 0, "the connection ended: {answer:?}");
+        self.0.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            if self.0.read_until(b'\n', &mut answer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let mut response = parse(&answer).expect("a head");
-            let length = response.header("content-length").parse().expect("a length");
-            response.body = vec![0; length];
-            self.0.read_exact(&mut response.body).await.expect("a body");
-            response
-        })
-        .await
-        .expect("an answer in time")
+        }
+        let mut response = parse(&answer).ok_or(io::ErrorKind::InvalidData)?;
+        let length = response.header("content-length").parse();
+        response.body = vec![0; length.map_err(|_| io::ErrorKind::InvalidData)?];
+        self.0.read_exact(&mut response.body).await?;
+        Ok(response)
     }
 }
 

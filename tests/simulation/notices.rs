@@ -223,31 +223,6 @@ fn a_node_that_is_cut_off_from_all_others_serves_alone_after_a_while() {
 }
 
 #[test]
-fn nodes_that_were_away_do_not_tell_one_another_that_nothing_happened() {
-    let mut world = World::settled(24, 8);
-    for node in [3, 4] {
-        world.pause(node);
-    }
-    world.run(seconds(2));
-    let published = publish(&mut world, 5, Duration::from_millis(100), 90, |_| 0);
-    world.run(seconds(2));
-    // They reach nobody but one another at first.
-    world.socket_buffer = 0;
-    for node in [3, 4] {
-        world.nodes[node].is_udp_blocked = true;
-        world.resume(node);
-    }
-    world.split(|node| node == 3 || node == 4);
-    world.run(Duration::from_millis(1_200));
-    assert!(!world.nodes[3].is_current() && !world.nodes[4].is_current());
-    world.heal();
-    let limit = world.now + Duration::from_millis(700);
-    let both = |world: &World| world.nodes[3].is_current() && world.nodes[4].is_current();
-    assert!(world.run_until(limit, both));
-    assert_eq!(lacking_and_repeated(&world, &published), (0, 0));
-}
-
-#[test]
 fn a_joiner_gets_the_notices_that_are_kept_before_it_is_current_and_misses_none() {
     let mut world = World::new(15, 20);
     for node in 0..19 {
