@@ -32,7 +32,7 @@ async fn some(load: &Load) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_die_cost_nobody_an_answer() {
     let _alone = alone().await;
-    let mut five = Five::start(70, "").await;
+    let mut five = Five::start(70).await;
     five.warm(KEYS, item).await;
     let load = load(&five, RATE, KEYS, item);
     load.answered(SOME).await;
@@ -96,7 +96,7 @@ async fn nodes_that_die_cost_nobody_an_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_is_asked_around() {
     let _alone = alone().await;
-    let five = Five::start(71, "").await;
+    let five = Five::start(71).await;
     five.warm(KEYS, item).await;
     let load = load(&five, RATE, KEYS, item);
     load.answered(SOME).await;

@@ -21,7 +21,7 @@ use crate::harness::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crowds_odd_keys_and_noise_leave_the_origin_and_the_cluster_in_peace() {
     let _alone = alone().await;
-    let five = Arc::new(Five::start(76, "").await);
+    let five = Arc::new(Five::start(76).await);
     // Nodes that have only just met may find one another slow to answer.
     five.warm(600, item).await;
     a_thousand_gets_of_a_cold_key(&five).await;

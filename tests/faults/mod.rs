@@ -4,17 +4,19 @@
 //!
 //! - `crashes`: nodes die or stand still.
 //! - `restarts`: nodes are stopped and started again, one by one or over and over.
+//! - `network`: packets are lost, repeated, spoilt; nodes are cut off from one another.
 //! - `crowds`: many ask for one key, or for odd ones; noise at the port for gossip.
 //!
 //! Times are not judged here: the machine may be busy with other things. Counts are.
 
 mod crashes;
 mod crowds;
+mod network;
 mod restarts;
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex as Lock},
 };
 
@@ -28,7 +30,7 @@ use crate::{
     harness::{
         client,
         load::{Demand, Load, Window},
-        node::{Node, component},
+        node::{Builder, Node, component},
         origin::{self, Origin},
         until,
     },
@@ -55,19 +57,18 @@ struct Books {
 }
 
 impl Books {
-    async fn open() -> Self {
+    async fn open(address: Ipv4Addr) -> Self {
         let asked = Arc::<Lock<HashMap<String, usize>>>::default();
         let book = Arc::clone(&asked);
-        let origin = Origin::start(move |request| {
+        let answer = move |request: &origin::Asked| {
             let target = &request.target;
             *book.lock().expect("the book").entry(target.clone()).or_default() += 1;
             if target.contains("broken") {
                 return origin::status("500 Internal Server Error");
             }
             origin::ok("", &value(target))
-        })
-        .await;
-        Self { origin, asked }
+        };
+        Self { origin: Origin::start_at(address, answer).await, asked }
     }
 
     /// How often it was asked for what is at `path`.
@@ -88,19 +89,29 @@ struct Five {
 }
 
 impl Five {
-    /// Starts them at 127.0.`net`.1 and so on, and waits until they agree. `more` is further
-    /// settings of all of them.
-    async fn start(net: u8, more: &str) -> Self {
-        let (books, key) = (Books::open().await, KeyFile::new());
-        let address = |host| format!("127.0.{net}.{host}");
+    /// Starts them at 127.0.`net`.1 and so on, and waits until they agree.
+    async fn start(net: u8) -> Self {
+        let address = |host| Ipv4Addr::new(127, 0, net, host);
+        Self::start_at(address, Ipv4Addr::LOCALHOST, |_, node| node).await
+    }
+
+    /// Starts them at addresses of their own, each as `place` would have it, with an origin
+    /// at `here`, and waits until they agree.
+    async fn start_at(
+        address: impl Fn(u8) -> Ipv4Addr,
+        here: Ipv4Addr,
+        place: impl Fn(u8, Builder) -> Builder,
+    ) -> Self {
+        let (books, key) = (Books::open(here).await, KeyFile::new());
         let seeds = format!("\"{}\", \"{}\"", address(1), address(2));
         let nodes = (1..=5)
             .map(|host| {
-                let config = settings(&address(host), &seeds, &key, books.origin.addr(), more);
-                Node::with(config)
-                    .env("CACHECLUSTER_HTTP__LISTEN", format!("{}:8080", address(host)))
-                    .env("CACHECLUSTER_ADMIN__LISTEN", format!("{}:9081", address(host)))
-                    .start()
+                let own = address(host);
+                let config = settings(own, &seeds, &key, books.origin.addr());
+                let node = Node::with(config)
+                    .env("CACHECLUSTER_HTTP__LISTEN", format!("{own}:8080"))
+                    .env("CACHECLUSTER_ADMIN__LISTEN", format!("{own}:9081"));
+                place(host, node).start()
             })
             .collect();
         let five = Self { nodes, books, _key: key };
@@ -163,7 +174,7 @@ impl Five {
 }
 
 /// The settings of one node: the group `items` keeps values for long, `brief` for seconds.
-fn settings(address: &str, seeds: &str, key: &KeyFile, origin: SocketAddr, more: &str) -> String {
+fn settings(address: Ipv4Addr, seeds: &str, key: &KeyFile, origin: SocketAddr) -> String {
     let plugin = |group: &str| {
         format!(
             r#"
@@ -193,7 +204,6 @@ fn settings(address: &str, seeds: &str, key: &KeyFile, origin: SocketAddr, more:
         ttl = "4s"
         ttl_jitter = 0.0
         grace = "0s"
-        {more}
         "#,
         key.path().display(),
         plugin("items"),

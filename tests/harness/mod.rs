@@ -3,6 +3,7 @@
 //! Whatever is started is ended when its handle is dropped, so that a failing test
 //! leaves nothing behind. Waits are on conditions, with one generous bound.
 
+pub(crate) mod chaos;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod dict_client;

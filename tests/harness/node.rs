@@ -187,7 +187,6 @@ impl Builder {
     }
 
     /// Puts words before the command that starts the node: one that runs it elsewhere.
-    #[expect(dead_code, reason = "for nodes in places of their own")]
     pub(crate) fn wrap<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
         self.wrap.extend(words.into_iter().map(str::to_owned));
         self

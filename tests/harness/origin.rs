@@ -1,7 +1,7 @@
 //! An HTTP origin in the test's hands, which counts what it is asked.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -39,8 +39,16 @@ impl Origin {
     /// Listens on a free port of loopback. `answer` gives all bytes of an answer, its
     /// status line included; the connection ends after them.
     pub(crate) async fn start(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, answer).await
+    }
+
+    /// As [`Origin::start`], on a free port of another address.
+    pub(crate) async fn start_at(
+        address: Ipv4Addr,
+        answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let (_always, open) = watch::channel(true);
-        Self::gated(open, answer).await
+        Self::listen(address, open, answer).await
     }
 
     /// As [`Origin::start`], and answers nobody before `open` is true.
@@ -48,7 +56,15 @@ impl Origin {
         open: watch::Receiver<bool>,
         answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::listen(Ipv4Addr::LOCALHOST, open, answer).await
+    }
+
+    async fn listen(
+        address: Ipv4Addr,
+        open: watch::Receiver<bool>,
+        answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let requests = Arc::new(AtomicUsize::new(0));
         let (count, answer) = (Arc::clone(&requests), Arc::new(answer));
