@@ -4,6 +4,7 @@ mod code;
 mod foreign;
 mod hedges;
 mod hints;
+mod rings;
 mod warm;
 
 use std::{
