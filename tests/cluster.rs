@@ -115,6 +115,12 @@ async fn nodes_find_one_another_and_fill_each_key_once() {
     let rings: Vec<_> =
         nodes.iter().map(|node| shown(node, &["members"])["ring"].clone()).collect();
     assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+    let members = shown(&nodes[0], &["members"])["members"].clone();
+    let members = members.as_array().expect("a list");
+    assert!(members.iter().all(|it| it["plugins"] == members[0]["plugins"]), "{members:#?}");
+    assert_eq!(members[0]["plugins"].as_array().map(Vec::len), Some(1), "{members:#?}");
+    let in_ring = "cachecluster_cluster_members{state=\"in_ring\"}";
+    assert_eq!(nodes[0].metric(in_ring).await, 3.0);
     let table = run(|command| {
         command.args(["members", "--admin", &nodes[0].admin.to_string()]);
     });

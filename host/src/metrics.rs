@@ -39,6 +39,7 @@ pub struct Metrics {
     peer_questions: Family<Labels<2>, Counter>,
     peer_inheritances: Family<Labels<2>, Counter>,
     peer_hedges: Family<Labels<1>, Counter>,
+    cluster_members: Family<Labels<1>, Gauge>,
     peer_handovers: Family<Labels<1>, Counter>,
     fill_seconds: Histograms<1>,
     cache_bytes: Family<Labels<1>, Gauge>,
@@ -87,6 +88,7 @@ impl Metrics {
             peer_questions: Family::default(),
             peer_inheritances: Family::default(),
             peer_hedges: Family::default(),
+            cluster_members: Family::default(),
             peer_handovers: Family::default(),
             fill_seconds: Family::new_with_constructor(seconds),
             cache_bytes: Family::default(),
@@ -119,11 +121,7 @@ impl Metrics {
         metrics
     }
 
-    fn register(&self, registry: &mut Registry) {
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The running version", build);
-        registry.register("gets", "Gets by group and outcome", self.gets.clone());
-        registry.register("fills", "Fills by group and outcome", self.fills.clone());
+    fn register_peers(&self, registry: &mut Registry) {
         registry.register(
             "peer_questions",
             "Questions to the nodes that own keys, by group and outcome",
@@ -144,6 +142,20 @@ impl Metrics {
             "Values handed over by this node as it goes, by outcome",
             self.peer_handovers.clone(),
         );
+        registry.register(
+            "cluster_members",
+            "Members of the cluster as this node sees it: all that are alive, those that own keys, \
+             and those that may be down",
+            self.cluster_members.clone(),
+        );
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running version", build);
+        registry.register("gets", "Gets by group and outcome", self.gets.clone());
+        registry.register("fills", "Fills by group and outcome", self.fills.clone());
+        self.register_peers(registry);
         registry.register("fill_duration_seconds", "Time of a fill", self.fill_seconds.clone());
         registry.register("cache_bytes", "Bytes in memory", self.cache_bytes.clone());
         registry.register(
@@ -307,6 +319,17 @@ impl Metrics {
             other_code: asked("other_code"),
             inherited: inherited("found"),
             not_inherited: inherited("not_held"),
+        }
+    }
+
+    /// How many members the cluster has.
+    pub fn cluster(&self) -> ClusterMetrics {
+        let members =
+            |state: &str| self.cluster_members.get_or_create_owned(&[("state", state.to_owned())]);
+        ClusterMetrics {
+            alive: members("alive"),
+            in_ring: members("in_ring"),
+            suspect: members("suspect"),
         }
     }
 
@@ -524,6 +547,17 @@ pub struct PeerMetrics {
     pub inherited: Counter,
     /// Such keys whose value it did not have, or not in time.
     pub not_inherited: Counter,
+}
+
+/// How many members a node sees.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterMetrics {
+    /// Those that are alive, this node included.
+    pub alive: Gauge,
+    /// Those that own keys.
+    pub in_ring: Gauge,
+    /// Those of them that may be down.
+    pub suspect: Gauge,
 }
 
 /// What a node does with all others.

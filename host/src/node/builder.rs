@@ -179,9 +179,9 @@ impl NodeBuilder {
         let membership = match (bound, &fleet, &peers_front) {
             (Some(bound), Some(fleet), Some(front)) => {
                 let (fleet, peers) = (Arc::clone(fleet), front.local_addr());
-                let latch = readiness.latch("cluster");
+                let told = (readiness.latch("cluster"), metrics.cluster());
                 let control = control.handle();
-                Some(bound.join(&config, &base_dir, peers, fleet, latch, control)?)
+                Some(bound.join(&config, &base_dir, peers, fleet, told, control)?)
             }
             _ => None,
         };

@@ -131,6 +131,7 @@ impl Running {
         self.replace(new.clone(), groups)?;
         if let (Some(membership), Some(keys)) = (&self.membership, keys) {
             membership.reload(keys, &new.config.cluster).await;
+            self.tell_plugins();
         }
         self.reconfigure(&plan, &new).await;
         self.let_go(&plan, &old);

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, Loaded, Reports},
-    group::{Group, Groups, Peers, Purged},
+    group::{Getter as _, Group, Groups, Peers, Purged},
     metrics::{Metrics, ReloadMetrics},
     peer::Fleet,
     plugin::{self, Plugin, PluginHost, Swapped, Trigger},
@@ -223,7 +223,17 @@ impl Running {
         }));
     }
 
+    /// Tells the cluster by what code this node fills its groups.
+    pub(super) fn tell_plugins(&self) {
+        let (Ok(parts), Some(membership)) = (self.parts(), self.membership.clone()) else {
+            return;
+        };
+        let plugins = parts.plugins.values().map(|plugin| plugin.code()).collect();
+        self.control.spawn(async move { membership.run(plugins).await });
+    }
+
     fn swapped(&self, plugin: &str, swapped: Swapped) {
+        self.tell_plugins();
         let Ok(parts) = self.parts() else { return };
         let filled = parts.config.groups.iter().filter(|(_, group)| group.plugin == plugin);
         for group in filled.filter_map(|(name, _)| self.groups.get(name)) {

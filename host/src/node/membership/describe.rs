@@ -42,6 +42,7 @@ fn member(member: &Member) -> Value {
         "weight": member.meta.weight,
         "zone": member.meta.zone,
         "version": member.meta.version,
+        "plugins": member.meta.plugins.iter().map(|it| format!("{it:016x}")).collect::<Vec<_>>(),
         "is_self": member.is_self,
         "generation": member.generation,
     })

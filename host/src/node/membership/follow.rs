@@ -9,6 +9,7 @@ use super::purges::Purges;
 use crate::{
     cluster::View,
     front::Latch,
+    metrics::ClusterMetrics,
     peer::{Fleet, Member},
 };
 
@@ -17,7 +18,7 @@ use crate::{
 pub(super) async fn follow(
     mut view: watch::Receiver<Arc<View>>,
     fleet: Arc<Fleet>,
-    purges: Arc<Purges>,
+    (purges, metrics): (Arc<Purges>, ClusterMetrics),
     latch: Latch,
 ) {
     let mut known = Vec::new();
@@ -36,7 +37,12 @@ pub(super) async fn follow(
         known = members;
         let view_now = view.borrow().clone();
         let suspects = view_now.ring().filter(|member| member.is_suspect);
-        fleet.suspect(&suspects.map(|member| member.meta.peer).collect::<Vec<_>>());
+        let suspects: Vec<_> = suspects.map(|member| member.meta.peer).collect();
+        fleet.suspect(&suspects);
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.alive.set(gauge(view_now.members.len() + view_now.unknown));
+        metrics.in_ring.set(gauge(known.len()));
+        metrics.suspect.set(gauge(suspects.len()));
         if let Some(latch) = latch.take_if(|_| known.iter().any(|it| it.is_self)) {
             latch.release();
         }

@@ -29,7 +29,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{Mutex as TurnMutex, mpsc, watch},
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
@@ -41,6 +41,7 @@ use crate::{
     config::{self, Config},
     front::{Latch, http::Linked},
     group::Groups,
+    metrics::ClusterMetrics,
     peer::Fleet,
     plugin,
     wire::{Purge, link::Secret},
@@ -60,8 +61,17 @@ const HAND_OVER: Duration = Duration::from_secs(3);
 /// How long a node that has left is still there for those who have not heard of it.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
-/// What a ring of ours is made by. Nodes with another number are in another ring.
-const RING: &str = "native 1";
+/// Digest of what this node makes its ring by: our way of making one, and the peers beside the
+/// members. Nodes with another digest would find other owners, and are not in its ring.
+fn ring_digest(peers: &config::Peers) -> u64 {
+    let mut by = "native 1".to_owned();
+    if peers.are_any() {
+        let mut foreign = peers.groupcache.clone();
+        foreign.sort_unstable();
+        by = format!("{:?} 1 {foreign:?}", peers.family);
+    }
+    xxh3_64(by.as_bytes())
+}
 
 /// The ports and the keys of a member that is still to be one.
 pub(super) struct Bound {
@@ -77,6 +87,8 @@ pub(super) struct Bound {
 pub(super) struct Membership {
     cluster: Arc<Cluster>,
     fleet: Arc<Fleet>,
+    /// What this node says of itself.
+    meta: TurnMutex<Meta>,
     secret: Secret,
     settings: config::Cluster,
     /// Where other members reach this one.
@@ -121,7 +133,7 @@ impl Bound {
         base_dir: &Path,
         peers: SocketAddr,
         fleet: Arc<Fleet>,
-        latch: Latch,
+        (latch, metrics): (Latch, ClusterMetrics),
         control: &Handle,
     ) -> anyhow::Result<Arc<Membership>> {
         let own = &settings.cluster;
@@ -138,7 +150,7 @@ impl Bound {
             weight: u16::try_from(own.weight).unwrap_or(u16::MAX),
             zone: own.zone.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ring: xxh3_64(RING.as_bytes()),
+            ring: ring_digest(&settings.peers),
             plugins: Vec::new(),
             state: State::Joining,
         };
@@ -148,7 +160,7 @@ impl Bound {
                 cluster: own.name.clone(),
                 keys: self.keys,
                 advertise: self.advertise,
-                meta,
+                meta: meta.clone(),
                 identity: identity.clone(),
                 tuning: Tuning::default(),
                 hear: Arc::clone(&self.purges) as _,
@@ -169,7 +181,7 @@ impl Bound {
         let following = control.spawn(follow::follow(
             cluster.view(),
             Arc::clone(&fleet),
-            Arc::clone(&purges),
+            (Arc::clone(&purges), metrics),
             latch,
         ));
         let looking =
@@ -177,6 +189,7 @@ impl Bound {
         Ok(Arc::new(Membership {
             cluster,
             fleet,
+            meta: TurnMutex::new(meta),
             secret: self.secret,
             settings: own.clone(),
             advertise: self.advertise,
@@ -197,7 +210,19 @@ impl Membership {
                 info!(seeds = ?self.settings.seeds, "No seed answers yet: serving alone.");
             }
         }
-        self.cluster.set_state(State::Serving).await;
+        self.say(|meta| meta.state = State::Serving).await;
+    }
+
+    /// Tells the others by what code this node fills its groups.
+    pub(super) async fn run(&self, plugins: Vec<u64>) {
+        self.say(|meta| meta.plugins = plugins).await;
+    }
+
+    async fn say(&self, change: impl FnOnce(&mut Meta)) {
+        // Held until it is said, so that what was said last is what holds.
+        let mut meta = self.meta.lock().await;
+        change(&mut meta);
+        self.cluster.describe(meta.clone()).await;
     }
 
     /// From now on the cluster's keys are these, and members are looked for at other seeds.
@@ -209,7 +234,7 @@ impl Membership {
 
     /// Tells the others that this node is going, so that they send no more keys here.
     pub(super) async fn drain(&self) {
-        self.cluster.set_state(State::Draining).await;
+        self.say(|meta| meta.state = State::Draining).await;
     }
 
     /// Hands what is hot in `groups` to the nodes that own it once this one is gone.
