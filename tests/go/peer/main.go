@@ -2,7 +2,8 @@
 // the tests that stand cachecluster nodes and Go nodes in one fleet.
 //
 // Group "g" fills its misses from an origin, GET {origin}/{key in hexadecimal}, which is
-// told who asks. Clients get a key with GET {front}/{key in hexadecimal}.
+// told who asks; or, for benchmarks, every value is of the given size. Clients get a key
+// with GET {front}/{key in hexadecimal}.
 package main
 
 import (
@@ -23,13 +24,18 @@ func main() {
 	self := flag.String("self", "", "this peer's base URL")
 	peers := flag.String("peers", "", "all peers' base URLs, separated by commas")
 	origin := flag.String("origin", "", "base URL of the origin")
+	size := flag.Int("size", 0, "bytes of every value, without an origin")
 	flag.Parse()
 
 	// Without a mux, which would clean paths and so lose keys.
 	pool := groupcache.NewHTTPPoolOpts(*self, nil)
 	pool.Set(strings.Split(*peers, ",")...)
-	group := groupcache.NewGroup("g", 64<<20, groupcache.GetterFunc(
+	fixed := []byte(strings.Repeat("x", *size))
+	group := groupcache.NewGroup("g", 1<<30, groupcache.GetterFunc(
 		func(_ context.Context, key string, dest groupcache.Sink) error {
+			if *size > 0 {
+				return dest.SetBytes(fixed)
+			}
 			request, err := http.NewRequest("GET", *origin+"/"+hex.EncodeToString([]byte(key)), nil)
 			if err != nil {
 				return err

@@ -1,0 +1,76 @@
+//! What a peer's request costs: `/_groupcache/{group}/{key}` of a node of ours, beside that of
+//! golang/groupcache.
+//!
+//! Each answers from memory, in a process of its own on the same core, to the same client on 32
+//! connections, and they take turns; what counts is the CPU time of the process for each
+//! request. Run it with `cargo bench -p cachecluster --bench peer_endpoint`. It fails if ours has
+//! less than three times Go's capacity up to 1 KiB, or four times above.
+#![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
+
+#[expect(dead_code, reason = "some of it is for the other benchmark")]
+mod contender;
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use contender::{Client, Process, go, median, ours};
+
+/// Bytes of a value, and the least capacity beside Go's.
+const CASES: [(usize, f64); 4] = [(100, 3.0), (1_024, 3.0), (10_240, 4.0), (102_400, 4.0)];
+
+const CONNECTIONS: usize = 32;
+const KEYS: usize = 64;
+
+fn main() -> ExitCode {
+    if ours::serve_if_told() {
+        return ExitCode::SUCCESS;
+    }
+    // `cargo test --all-targets` runs this too, to see that it works.
+    let is_measuring = std::env::args().any(|argument| argument == "--bench");
+    let (rounds, turns) = if is_measuring { (7, 64) } else { (1, 1) };
+    let Some(program) = go::program("peer") else { return ExitCode::SUCCESS };
+    let paths: Vec<_> = (0..KEYS).map(|key| format!("/_groupcache/g/key-{key:02}")).collect();
+    let mut is_good = true;
+    println!("{:>8} {:>10} {:>10} {:>9}", "body B", "Go us", "ours us", "capacity");
+    for (size, least) in CASES {
+        let mut node = ours::Node::start(size);
+        node.introduce(&[node.peers], node.peers);
+        let own: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+        let name = format!("http://{own}");
+        let go = ["-self", &name, "-peers", &name, "-size", &size.to_string()].map(str::to_owned);
+        let mut go = Process::start(&program, &go);
+        go.line();
+        let mut contenders = [(go, own), (node.process, node.peers)].map(|(process, address)| {
+            let client = Client::new(address, CONNECTIONS).expect("connections");
+            (process, client, Vec::new())
+        });
+        for round in 0..=rounds {
+            for (process, client, costs) in &mut contenders {
+                let before = process.used();
+                for _ in 0..turns {
+                    client.get(&paths, size).expect("replies");
+                }
+                let used = process.used() - before;
+                // The first round fills and warms.
+                if round > 0 {
+                    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+                    costs.push(used as f64 / (turns * KEYS) as f64 / 1_000.0);
+                }
+            }
+        }
+        let [go, ours] = contenders.map(|(_, _, costs)| median(costs));
+        let capacity = go / ours;
+        is_good &= capacity >= least;
+        println!("{size:>8} {go:>10.1} {ours:>10.1} {capacity:>9.2}");
+    }
+    if is_measuring && !is_good {
+        println!("Less than 3 times Go's capacity up to 1 KiB, or 4 times above.");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// A port that nobody has now. Go's peer must know its own before it listens.
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("an address").port()
+}
