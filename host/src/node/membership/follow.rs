@@ -22,7 +22,6 @@ pub(super) async fn follow(
     latch: Latch,
 ) {
     let mut known = Vec::new();
-    let mut latch = Some(latch);
     loop {
         let members = members(&view.borrow_and_update());
         if members != known {
@@ -43,11 +42,13 @@ pub(super) async fn follow(
         metrics.alive.set(gauge(view_now.members.len() + view_now.unknown));
         metrics.in_ring.set(gauge(known.len()));
         metrics.suspect.set(gauge(suspects.len()));
-        if let Some(latch) = latch.take_if(|_| known.iter().any(|it| it.is_self)) {
+        if known.iter().any(|it| it.is_self) {
             latch.release();
         }
         if view.changed().await.is_err() {
             purges.has_ended();
+            latch
+                .close("membership has ended, which is a defect of this program; restart the node");
             error!("Membership has ended; this node goes on with the members it knew last.");
             return;
         }
