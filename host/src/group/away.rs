@@ -11,9 +11,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 
-use super::{Asked, Chain, Context, FillError, GetError, Group, Peers, Question};
+use super::{Asked, Context, FillError, GetError, Group, Peers, Question};
 use crate::{
     flight::{Flights, Joined, Ticket},
     metrics::PeerMetrics,
@@ -104,24 +107,34 @@ impl Group {
         key: &[u8],
         cx: &Context,
     ) -> Answer {
-        let look_again = || self.look(key, Instant::now());
-        let (flight, opened) = match away.flights.join(key, look_again) {
-            Joined::Recalled((answer, _)) => return answer,
-            Joined::Full => return self.failed(GetError::Overloaded),
-            Joined::Waiting(flight) => (flight, false),
-            Joined::Opened(ticket, flight) => {
-                self.send_question(away, ticket, cx.chain.clone());
-                (flight, true)
+        let (mut tries, mut opened) = (0, false);
+        let answer = loop {
+            let look_again = || self.look(key, Instant::now());
+            let flight = match away.flights.join(key, look_again) {
+                Joined::Recalled((answer, _)) => return answer,
+                Joined::Full => return self.failed(GetError::Overloaded),
+                Joined::Waiting(flight) => flight,
+                Joined::Opened(ticket, flight) => {
+                    self.send_question(away, ticket, cx);
+                    opened = true;
+                    flight
+                }
+            };
+            tries += 1;
+            if tries == 1 {
+                self.count_wait(opened);
             }
-        };
-        self.count_wait(opened);
-        let answer = match timeout_at(cx.deadline, flight.landed()).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_lost)) => {
-                let error = FillError::Internal("the node is stopping".into());
-                Err(GetError::Fill { error, retry_after: Duration::ZERO })
+            match timeout_at(cx.deadline, flight.landed()).await {
+                Ok(Ok(answer)) => break answer,
+                // The thread that had put the question has ended, which one that still has
+                // callers has not.
+                Ok(Err(_lost)) if tries == 1 => {}
+                Ok(Err(_lost)) => {
+                    let error = FillError::Internal("the node is stopping".into());
+                    break Err(GetError::Fill { error, retry_after: Duration::ZERO });
+                }
+                Err(_elapsed) => break Err(GetError::Deadline),
             }
-            Err(_elapsed) => Err(GetError::Deadline),
         };
         match answer {
             Ok(hit) if opened => Ok(hit),
@@ -138,14 +151,18 @@ impl Group {
     /// a copy from when this node owned it.
     pub(super) fn refresh_away(self: &Arc<Self>, away: &Arc<Away>, key: &[u8]) {
         if let Joined::Opened(ticket, _nobody_waits) = away.flights.join(key, || None::<()>) {
-            self.send_question(away, ticket, Chain::default());
+            self.send_question(away, ticket, &Context::until(Instant::now()));
         }
     }
 
-    /// Puts the question in a task of its own, which belongs to no caller.
-    fn send_question(self: &Arc<Self>, away: &Arc<Away>, ticket: Ticket<Answer>, chain: Chain) {
+    /// Puts the question in a task of its own, which belongs to no caller. Where a serving
+    /// thread asks, it stays there, and so does its answer: to change threads twice would
+    /// cost more than all the rest.
+    fn send_question(self: &Arc<Self>, away: &Arc<Away>, ticket: Ticket<Answer>, cx: &Context) {
         let (group, away) = (Arc::clone(self), Arc::clone(away));
-        self.fills.spawn(async move {
+        let chain = cx.chain.clone();
+        let here = cx.is_serving.then(Handle::try_current).and_then(Result::ok);
+        here.as_ref().unwrap_or(&self.fills).spawn(async move {
             let key = Arc::clone(ticket.key());
             let deadline = Instant::now() + group.settings.load().fill_timeout;
             let question = Question {

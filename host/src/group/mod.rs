@@ -73,12 +73,15 @@ pub struct Context {
     /// Whether another node asks. It is answered from here, whoever owns the key: were it
     /// sent on, two nodes whose rings differ would send it to one another.
     pub is_from_peer: bool,
+    /// Whether a serving thread asks, whose runtime goes on for as long as it has callers. A
+    /// question to another node then stays on it.
+    pub is_serving: bool,
 }
 
 impl Context {
     /// A caller that waits until `deadline`.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, chain: Chain::default(), is_from_peer: false }
+        Self { deadline, chain: Chain::default(), is_from_peer: false, is_serving: false }
     }
 
     /// A caller that waits for `patience` from now.

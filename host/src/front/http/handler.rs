@@ -158,7 +158,9 @@ impl Answers for Handler {
         }
         let (handler, key) = (self.clone(), key.into_owned());
         Reply::Later(Box::pin(async move {
-            let answer = group.get(&key, &group::Context::within(handler.request_timeout)).await;
+            let patience = group::Context::within(handler.request_timeout);
+            let cx = group::Context { is_serving: true, ..patience };
+            let answer = group.get(&key, &cx).await;
             handler.answered(&group, answer, headers, is_head, false)
         }))
     }

@@ -67,17 +67,15 @@ impl Link {
         let waiting = Arc::new(Waiting::new(reply_max));
         let (reader, writer) = stream.into_split();
         let records = Arc::new(records);
-        let (told, telling) = (Arc::clone(&waiting), Arc::clone(&records));
+        let (over, telling) = (Over(Arc::clone(&waiting)), Arc::clone(&records));
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
         tokio::spawn(async move {
             tokio::select! {
                 _ = write(writer, &records, to_write) => {}
-                _ = read(reader, telling, &told) => {}
+                _ = read(reader, telling, &over.0) => {}
                 () = ended.notified() => {}
             }
-            // Whoever waits hears of it by the end of their channels.
-            told.close();
         });
         Self { outgoing, waiting, end }
     }
@@ -98,6 +96,16 @@ impl Link {
         let signs = Arc::new(Notify::new());
         let id = self.waiting.enter(Place::new(check, answer, Arc::clone(&signs)))?;
         Some(Asking { link: Arc::clone(self), id, signs, answered })
+    }
+}
+
+/// Ends a link when its task does, also with the thread that it ran on: whoever waits hears of
+/// it by the end of their channels.
+struct Over(Arc<Waiting>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -7,10 +7,18 @@
 mod connection;
 mod waiting;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
+    runtime::{Handle, RuntimeFlavor},
     sync::Mutex as TurnMutex,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -39,8 +47,8 @@ pub(super) struct Way {
     secret: Secret,
     reply_max: usize,
     connect_timeout: Duration,
-    /// A question takes the link that its key falls to, so that those of one moment are
-    /// spread over the other end's threads.
+    /// One for each serving thread, whose questions and answers stay on it that way; the last
+    /// is for all other threads.
     links: Box<[TurnMutex<State>]>,
 }
 
@@ -60,7 +68,7 @@ impl Way {
         reply_max: usize,
         (links, connect_timeout): (usize, Duration),
     ) -> Self {
-        let links = (0..links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
+        let links = (0..=links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
         Self { authority, secret, reply_max, connect_timeout, links }
     }
 
@@ -74,7 +82,7 @@ impl Way {
         signs: &Signs,
     ) -> Reply {
         let check = check(&asked.group, &asked.key, asked.code);
-        let link = match self.link(check).await {
+        let link = match self.link().await {
             Ok(link) => link,
             Err(error) => return Reply::Nothing(error.to_string()),
         };
@@ -118,7 +126,7 @@ impl Way {
     ) -> Result<Option<Held>, Silent> {
         let check = check(&asked.group, &asked.key, asked.code);
         let peek = async {
-            let link = self.link(check).await.ok()?;
+            let link = self.link().await.ok()?;
             let frame = Frame::Peek(question(asked, news, deadline));
             let mut asking = pose(&link, check, &frame).await.ok()?;
             (&mut asking.answered).await.ok()
@@ -143,7 +151,7 @@ impl Way {
     ) -> bool {
         let check = check(&asked.group, &asked.key, asked.code);
         let offer = async {
-            let link = self.link(check).await.ok()?;
+            let link = self.link().await.ok()?;
             let frame = Frame::Offer(Offer {
                 group: (&*asked.group).into(),
                 key: Bytes::copy_from_slice(&asked.key),
@@ -189,11 +197,12 @@ impl Way {
         is_there
     }
 
-    /// The link that `number` falls to, or a new one in its place. Whoever comes while it is
-    /// being made waits for it, and shares what comes of it.
-    async fn link(&self, number: u64) -> io::Result<Arc<Link>> {
+    /// The link of this thread, or a new one in its place. Whoever comes while it is being
+    /// made waits for it, and shares what comes of it.
+    async fn link(&self) -> io::Result<Arc<Link>> {
         let came = Instant::now();
-        let place = usize::try_from(number % self.links.len() as u64).unwrap_or_default();
+        let others = self.links.len() - 1;
+        let place = serving_thread().map_or(others, |number| number % others);
         let mut state = self.links[place].lock().await;
         match &*state {
             State::Made(link) if link.is_open() => return Ok(Arc::clone(link)),
@@ -213,6 +222,16 @@ impl Way {
             }
         }
     }
+}
+
+/// The number of this thread among those with a runtime of their own, as serving threads have.
+fn serving_thread() -> Option<usize> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Relaxed);
+    }
+    let flavor = Handle::try_current().ok()?.runtime_flavor();
+    (flavor == RuntimeFlavor::CurrentThread).then(|| NUMBER.with(|number| *number))
 }
 
 /// There was no word from the other node in time.
