@@ -16,7 +16,7 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::spawn_local,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::warn;
 
@@ -52,6 +52,20 @@ pub(super) struct Thread {
     pub(super) told: watch::Receiver<Stop>,
 }
 
+/// How often a serving thread looks up though nothing has happened.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Keeps a timer that is due sooner than any that a request sets. The runtime wakes itself up,
+/// by a write to a descriptor, whenever a timer becomes the next one: without this, that
+/// would be a few times in every question to another node.
+async fn tick() {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+    }
+}
+
 impl Thread {
     /// Serves until told to stop. Returns how many connections had to be cut.
     pub(super) fn run(self, started: &mpsc::SyncSender<io::Result<()>>) -> usize {
@@ -81,6 +95,7 @@ impl Thread {
         let times = Times::from(&settings);
         let http1 = Rc::new(protocol(&settings));
         let open = Rc::new(Open::default());
+        spawn_local(tick());
         loop {
             let (socket, slot) = tokio::select! {
                 biased;
