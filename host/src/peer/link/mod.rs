@@ -47,8 +47,9 @@ pub(super) struct Way {
     secret: Secret,
     reply_max: usize,
     connect_timeout: Duration,
-    /// One for each serving thread, whose questions and answers stay on it that way; the last
-    /// is for all other threads.
+    /// The first half: one for each serving thread, whose questions and answers stay on it
+    /// that way. The others are for all other threads, of which each takes the one that the
+    /// key falls to.
     links: Box<[TurnMutex<State>]>,
 }
 
@@ -68,7 +69,7 @@ impl Way {
         reply_max: usize,
         (links, connect_timeout): (usize, Duration),
     ) -> Self {
-        let links = (0..=links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
+        let links = (0..2 * links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
         Self { authority, secret, reply_max, connect_timeout, links }
     }
 
@@ -82,7 +83,7 @@ impl Way {
         signs: &Signs,
     ) -> Reply {
         let check = check(&asked.group, &asked.key, asked.code);
-        let link = match self.link().await {
+        let link = match self.link(check).await {
             Ok(link) => link,
             Err(error) => return Reply::Nothing(error.to_string()),
         };
@@ -126,7 +127,7 @@ impl Way {
     ) -> Result<Option<Held>, Silent> {
         let check = check(&asked.group, &asked.key, asked.code);
         let peek = async {
-            let link = self.link().await.ok()?;
+            let link = self.link(check).await.ok()?;
             let frame = Frame::Peek(question(asked, news, deadline));
             let mut asking = pose(&link, check, &frame).await.ok()?;
             (&mut asking.answered).await.ok()
@@ -151,7 +152,7 @@ impl Way {
     ) -> bool {
         let check = check(&asked.group, &asked.key, asked.code);
         let offer = async {
-            let link = self.link().await.ok()?;
+            let link = self.link(check).await.ok()?;
             let frame = Frame::Offer(Offer {
                 group: (&*asked.group).into(),
                 key: Bytes::copy_from_slice(&asked.key),
@@ -197,12 +198,13 @@ impl Way {
         is_there
     }
 
-    /// The link of this thread, or a new one in its place. Whoever comes while it is being
+    /// The link of this thread, or of the key, or a new one in its place. Whoever comes while it is being
     /// made waits for it, and shares what comes of it.
-    async fn link(&self) -> io::Result<Arc<Link>> {
+    async fn link(&self, check: u64) -> io::Result<Arc<Link>> {
         let came = Instant::now();
-        let others = self.links.len() - 1;
-        let place = serving_thread().map_or(others, |number| number % others);
+        let half = self.links.len() / 2;
+        let of_key = || half + usize::try_from(check % half as u64).unwrap_or_default();
+        let place = serving_thread().map_or_else(of_key, |number| number % half);
         let mut state = self.links[place].lock().await;
         match &*state {
             State::Made(link) if link.is_open() => return Ok(Arc::clone(link)),
