@@ -30,7 +30,7 @@ fn only_who_was_there_noticed(window: &Window, dead: usize) {
     assert_eq!(window.wrong(), 0);
     let was_there = |done: &&Done| done.node == dead && done.began < Duration::from_secs(1);
     let errors = window.errors();
-    assert!(errors.iter().all(|done| was_there(done)), "{errors:?}");
+    assert!(errors.iter().all(was_there), "{errors:?}");
     assert!(errors.len() * 50 <= window.done.len(), "{errors:?}");
 }
 
