@@ -105,6 +105,16 @@ async fn nodes_find_one_another_and_fill_each_key_once() {
     for _ in 0..5 {
         nodes[0].get("/items/k1").await;
     }
+    let explained = run(|command| {
+        command.args(["explain", "items", "k1", "--admin", &nodes[0].admin.to_string()]);
+    });
+    // Each row says who filled it: in the last column.
+    let rows = explained.out.lines().skip_while(|line| !line.starts_with("HELD BY"));
+    let filled: Vec<_> = rows.skip(1).filter_map(|row| row.split_whitespace().last()).collect();
+    assert!(!filled.is_empty(), "{}", explained.out);
+    for by in filled {
+        assert!(by == "node" || by == owners[0], "{}", explained.out);
+    }
     let holders = |node: &Node| shown(node, &["explain", "items", "k1"])["holders"].clone();
     for node in &nodes {
         let holders = holders(node);

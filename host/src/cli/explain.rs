@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    operator::{Format, Shown, encoded, get, word},
-    output::{print, print_json},
+    operator::{Shown, encoded, get, word},
     table::Table,
 };
 
@@ -27,11 +26,7 @@ pub(super) struct Options {
 pub(super) fn explain(options: &Options, file: &Path) -> Result<(), Failure> {
     let (group, key) = (encoded(options.group.as_bytes()), encoded(options.key.as_bytes()));
     let answer = get(&format!("/groups/{group}/keys/{key}"), options.shown.which, file)?;
-    match options.shown.output {
-        Format::Json => print_json(&answer)?,
-        Format::Table => print(&told(&answer))?,
-    }
-    Ok(())
+    options.shown.show(&answer, told)
 }
 
 fn told(answer: &Value) -> String {
@@ -72,6 +67,7 @@ fn holders(answer: &Value) -> Table {
             holder["bytes"]
                 .as_u64()
                 .map_or_else(|| "none: not found".to_owned(), |it| it.to_string()),
+            word(&holder["filled_by"]).to_owned(),
         ]);
     }
     table

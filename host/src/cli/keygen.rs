@@ -23,11 +23,10 @@ pub(super) struct Options {
 
 /// Makes a key.
 pub(super) fn keygen(options: &Options) -> Result<(), Failure> {
-    let line = format!("{}\n", Key::generate().context("make a key")?.to_line());
     match &options.file {
-        None => print(&line)?,
+        None => print(&line()?)?,
         Some(file) => {
-            write(file, &line)?;
+            write(file)?;
             print(&format!(
                 "{} has a new key; give the same file to every node, as [cluster] key_file\n",
                 file.display()
@@ -37,8 +36,12 @@ pub(super) fn keygen(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A key that is overwritten may be in use.
-fn write(file: &Path, line: &str) -> anyhow::Result<()> {
+fn line() -> anyhow::Result<String> {
+    Ok(format!("{}\n", Key::generate().context("make a key")?.to_line()))
+}
+
+/// Makes `file`, with a new key in it. One that is there is left: its key may be in use.
+pub(super) fn write(file: &Path) -> anyhow::Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let mut made = made.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!(
@@ -48,7 +51,7 @@ fn write(file: &Path, line: &str) -> anyhow::Result<()> {
         ),
         _ => anyhow!(error).context(format!("make {}", file.display())),
     })?;
-    made.write_all(line.as_bytes())
+    made.write_all(line()?.as_bytes())
         .and_then(|()| made.sync_all())
         .with_context(|| format!("write {}", file.display()))
 }

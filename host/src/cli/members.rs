@@ -6,19 +6,14 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    operator::{Format, Shown, get, word},
-    output::{print, print_json},
+    operator::{Shown, get, word},
     table::Table,
 };
 
 /// Shows the members that the node knows.
 pub(super) fn members(shown: &Shown, file: &Path) -> Result<(), Failure> {
     let answer = get("/members", shown.which, file)?;
-    match shown.output {
-        Format::Json => print_json(&answer)?,
-        Format::Table => print(&table(&answer))?,
-    }
-    Ok(())
+    shown.show(&answer, table)
 }
 
 fn table(answer: &Value) -> String {

@@ -17,7 +17,11 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Failure, read};
+use super::{
+    Failure,
+    output::{print, print_json},
+    read,
+};
 
 /// Time to reach the node, which is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +58,21 @@ pub(super) struct Shown {
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(super) output: Format,
+}
+
+impl Shown {
+    /// Prints what the node said: as it is, or as `told` puts it for people.
+    pub(super) fn show(
+        &self,
+        answer: &Value,
+        told: impl FnOnce(&Value) -> String,
+    ) -> Result<(), Failure> {
+        match self.output {
+            Format::Json => print_json(answer)?,
+            Format::Table => print(&told(answer))?,
+        }
+        Ok(())
+    }
 }
 
 /// What the node answers to `method` of `target`; its refusals are answers too.

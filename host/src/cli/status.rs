@@ -6,19 +6,14 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    operator::{Format, Shown, get, word},
-    output::{print, print_json},
+    operator::{Shown, get, word},
     table::Table,
 };
 
 /// Shows how the node is doing.
 pub(super) fn status(shown: &Shown, file: &Path) -> Result<(), Failure> {
     let answer = get("/status", shown.which, file)?;
-    match shown.output {
-        Format::Json => print_json(&answer)?,
-        Format::Table => print(&told(&answer))?,
-    }
-    Ok(())
+    shown.show(&answer, told)
 }
 
 fn told(answer: &Value) -> String {

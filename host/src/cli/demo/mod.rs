@@ -12,9 +12,8 @@ mod protocol;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs::{self, Permissions},
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -22,7 +21,6 @@ use std::{
 
 use anyhow::Context as _;
 use cachecluster::{
-    cluster::Key,
     config::{Admin, Cluster, Config, Group, Http, Log, Network, Plugin, units::parse_duration},
     node::Node,
 };
@@ -30,7 +28,7 @@ use clap::Args;
 use tokio::time::Instant;
 
 use super::{
-    Failure,
+    Failure, keygen,
     output::{complain, print},
     start_logging,
 };
@@ -83,9 +81,7 @@ pub(super) fn demo(options: &Options) -> Result<(), Failure> {
         .context("start the demo's origin on loopback")?;
 
     let key = folder.path().join("key");
-    let line = Key::generate().context("make a key for the cluster")?.to_line();
-    fs::write(&key, line).with_context(|| format!("write {}", key.display()))?;
-    fs::set_permissions(&key, Permissions::from_mode(0o600)).context("keep the key private")?;
+    keygen::write(&key)?;
 
     let mut nodes: Vec<Node> = Vec::new();
     for number in 0..options.nodes {
