@@ -10,11 +10,8 @@
 //! there is one, and that before the module has begun; else it grows the memory behind
 //! the module's back. Guests whose allocator takes all of the memory for its own, as
 //! Go's does, export a `cabi_realloc` that works that early.
-//!
-//! Bytes that nobody checked are taken apart here, so it runs where a panic costs one load
-//! and no more: on the compilers' threads, or in the command line.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, panic::catch_unwind};
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
@@ -39,14 +36,26 @@ pub fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Problem> {
     if !has_interfaces(bytes) {
         return Err(Problem::CoreModule);
     }
-    let adapter = WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
-    ComponentEncoder::default()
-        .module(bytes)
-        .and_then(|encoder| encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter))
-        .and_then(|encoder| encoder.validate(true).encode())
-        .map(Cow::Owned)
+    // The encoder trusts metadata that passed its validator, and a few damaged bits can pass
+    // and still name what is not there: then it panics. That is no more than a bad file.
+    match catch_unwind(|| wrap(bytes)) {
+        Ok(Ok(component)) => Ok(Cow::Owned(component)),
         // In which names of the module may stand.
-        .map_err(|error| Problem::Componentize(guest_text(&format!("{error:#}"))))
+        Ok(Err(error)) => Err(Problem::Componentize(guest_text(&format!("{error:#}")))),
+        Err(_) => {
+            let text = "what it says of its interfaces is damaged; build it anew";
+            Err(Problem::Componentize(text.to_owned()))
+        }
+    }
+}
+
+/// The core module `bytes` in a component of its own.
+fn wrap(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    ComponentEncoder::default()
+        .module(bytes)?
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?
+        .validate(true)
+        .encode()
 }
 
 /// Whether `bytes` begin like a core module.

@@ -112,6 +112,18 @@ fn a_module_with_a_few_flipped_bits_is_refused_or_loaded() {
     });
 }
 
+#[tokio::test]
+async fn metadata_that_passes_its_validator_and_makes_no_sense_is_refused() {
+    let bench = Bench::new();
+    let mut bytes = module(GETTER, PLUGIN);
+    // Among the types of the world: found by flipping each bit of the module.
+    bytes[674] ^= 1 << 2;
+    let error = bench.load_bytes(&bytes, |_| ()).await.map(drop).expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains("what it says of its interfaces is damaged"), "{text}");
+    is_clear(&text);
+}
+
 #[test]
 fn whatever_follows_the_first_bytes_of_a_file_it_is_refused() {
     let runtime = Runtime::new().expect("a runtime");
