@@ -8,6 +8,7 @@
 //! an address. The prefix of every family is `cachecluster_`.
 
 mod family;
+mod membership;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -26,6 +27,7 @@ use prometheus_client::{
 };
 
 use family::Family;
+pub use membership::MembershipCounts;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
@@ -331,6 +333,13 @@ impl Metrics {
             in_ring: members("in_ring"),
             suspect: members("suspect"),
         }
+    }
+
+    /// From now on `read` is asked for what membership counts whenever somebody looks. It
+    /// holds the registry up meanwhile, so it must not wait.
+    pub fn membership(&self, read: impl Fn() -> MembershipCounts + Send + Sync + 'static) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(membership::Counted(read)));
     }
 
     /// The counters of what this node does with all others, whatever the group.
@@ -735,6 +744,30 @@ mod tests {
         assert!(!left.contains("\"gone\""), "{left}");
         assert!(left.contains("group=\"define\"") && left.contains("plugin=\"dict\""));
         assert!(text(&metrics).contains("group=\"gone\""), "it may come again");
+    }
+
+    #[test]
+    fn what_membership_counts_is_read_when_somebody_looks() {
+        let metrics = Metrics::new();
+        let reads = Arc::new(Mutex::new(MembershipCounts {
+            packets_refused: ["length", "version", "key", "seal", "replay", "malformed"]
+                .map(|reason| (reason, 0)),
+            udp_degraded: 0,
+        }));
+        let read = Arc::clone(&reads);
+        metrics.membership(move || *read.lock().expect("counts"));
+        let replays = |count: u64| {
+            format!("cachecluster_cluster_packets_refused_total{{reason=\"replay\"}} {count}\n")
+        };
+        assert!(metrics.encode().contains(&replays(0)), "{}", metrics.encode());
+        {
+            let mut counts = reads.lock().expect("counts");
+            counts.packets_refused[4].1 = 7;
+            counts.udp_degraded = 3;
+        }
+        let text = metrics.encode();
+        assert!(text.contains(&replays(7)), "{text}");
+        assert!(text.contains("cachecluster_cluster_udp_degraded_total 3\n"), "{text}");
     }
 
     #[test]

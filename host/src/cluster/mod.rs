@@ -45,7 +45,7 @@ use driver::{Driver, Happening};
 pub use keys::{Key, KeyError, Keys};
 use lives::Lives;
 use machine::{Command, Id, Machine, Setup};
-pub use machine::{Meta, NodeId, State, Tuning};
+pub use machine::{Counters, Meta, NodeId, State, Tuning};
 pub use notice::{Hear, NOTICE_MAX, Notice, NoticeId, Refused};
 pub use pulse::{PULSE, Pulse};
 pub use sockets::Sockets;

@@ -181,7 +181,9 @@ impl NodeBuilder {
                 let (fleet, peers) = (Arc::clone(fleet), front.local_addr());
                 let told = (readiness.latch("cluster"), metrics.cluster());
                 let control = control.handle();
-                Some(bound.join(&config, &base_dir, peers, fleet, told, control)?)
+                let membership = bound.join(&config, &base_dir, peers, fleet, told, control)?;
+                metrics.membership(membership.counts());
+                Some(membership)
             }
             _ => None,
         };

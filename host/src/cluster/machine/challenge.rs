@@ -138,6 +138,7 @@ impl Machine {
             {
                 self.counters.challenges_answered += 1;
                 if matches!(cause, Cause::Probe(_)) {
+                    self.counters.udp_degraded += 1;
                     self.event(Event::UdpDegraded(to));
                 }
                 let alive = Member::new(id, incarnation, foca::State::Alive);

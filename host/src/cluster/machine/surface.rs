@@ -206,6 +206,7 @@ pub struct Counters {
     pub challenges_answered: u64,
     pub challenges_refused: u64,
     pub challenges_failed: u64,
+    pub udp_degraded: u64,
     pub syncs: u64,
     pub syncs_equal: u64,
     pub syncs_failed: u64,

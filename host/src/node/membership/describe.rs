@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, Member, State},
+    cluster::{Cluster, Counters, Member, State},
     config,
+    metrics::MembershipCounts,
     peer::Fleet,
 };
 
@@ -25,6 +26,21 @@ pub(super) fn describe(cluster: &Cluster, fleet: &Fleet, settings: &config::Clus
         "unknown": view.unknown,
         "members": view.members.iter().map(member).collect::<Vec<_>>(),
     })
+}
+
+/// What operators see of what the machine counts.
+pub(super) fn counts(counters: &Counters) -> MembershipCounts {
+    MembershipCounts {
+        packets_refused: [
+            ("length", counters.rejected_length),
+            ("version", counters.rejected_version),
+            ("key", counters.rejected_key),
+            ("seal", counters.rejected_seal),
+            ("replay", counters.rejected_replay),
+            ("malformed", counters.rejected_malformed),
+        ],
+        udp_degraded: counters.udp_degraded,
+    }
 }
 
 fn member(member: &Member) -> Value {

@@ -21,7 +21,7 @@ mod seeds;
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -41,7 +41,7 @@ use crate::{
     config::{self, Config},
     front::{Latch, http::Linked},
     group::Groups,
-    metrics::ClusterMetrics,
+    metrics::{ClusterMetrics, MembershipCounts},
     peer::Fleet,
     plugin,
     wire::{Purge, link::Secret},
@@ -261,6 +261,19 @@ impl Membership {
     /// How many nodes own keys, as this node has it.
     pub(super) fn owners(&self) -> usize {
         self.fleet.size()
+    }
+
+    /// What membership counts, for whoever looks at it now and then.
+    pub(super) fn counts(&self) -> impl Fn() -> MembershipCounts + Send + Sync + 'static {
+        let (cluster, last) = (Arc::downgrade(&self.cluster), Mutex::default());
+        move || {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            // Of a node that has left, what was counted last.
+            if let Some(cluster) = cluster.upgrade() {
+                *last = describe::counts(&cluster.status().counters);
+            }
+            *last
+        }
     }
 
     /// The cluster as this node sees it.
