@@ -2,26 +2,30 @@
 //! processes of their own, an origin that counts, clients that go on asking all the while
 //! and compare each body with what it has to be.
 //!
-//! - `crashes`: nodes die or stand still.
-//! - `restarts`: nodes are stopped and started again, one by one or over and over.
-//! - `network`: packets are lost, repeated, spoilt; nodes are cut off from one another.
+//! - `crashes`: nodes die.
 //! - `crowds`: many ask for one key, or for odd ones; noise at the port for gossip.
+//! - `network`: packets are lost, repeated, spoilt; nodes are cut off from one another.
+//! - `pauses`: nodes stand still, for seconds or for half a minute.
+//! - `restarts`: nodes are stopped and started again, one by one or over and over.
 //!
-//! Times are not judged here: the machine may be busy with other things. Counts are.
+//! Times are not judged here, but for how soon a node is back after a long pause: the machine may
+//! be busy with other things. Counts are.
 
 mod crashes;
 mod crowds;
 mod network;
+mod pauses;
 mod restarts;
 
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex as Lock},
+    thread,
 };
 
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{Semaphore, SemaphorePermit},
     task::JoinSet,
 };
 
@@ -36,10 +40,19 @@ use crate::{
     },
 };
 
-/// One cluster at a time: five nodes and their clients are enough for a small machine.
-async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// What a small machine bears at a time.
+static ROOM: Semaphore = Semaphore::const_new(2);
+
+/// For a test that counts closely, or whose nodes die with requests under way: five nodes and
+/// their clients, and nobody beside them.
+async fn alone() -> SemaphorePermit<'static> {
+    ROOM.acquire_many(2).await.expect("it is never closed")
+}
+
+/// For a test of which most is waiting, and to which it is all the same how long an answer
+/// takes: another such one may run beside it.
+async fn beside_another() -> SemaphorePermit<'static> {
+    ROOM.acquire().await.expect("it is never closed")
 }
 
 /// The value of the key that an origin is asked for at `path`: of a length and of bytes
@@ -104,16 +117,23 @@ impl Five {
     ) -> Self {
         let (books, key) = (Books::open(here).await, KeyFile::new());
         let seeds = format!("\"{}\", \"{}\"", address(1), address(2));
-        let nodes = (1..=5)
-            .map(|host| {
-                let own = address(host);
-                let config = settings(own, &seeds, &key, books.origin.addr());
-                let node = Node::with(config)
-                    .env("CACHECLUSTER_HTTP__LISTEN", format!("{own}:8080"))
-                    .env("CACHECLUSTER_ADMIN__LISTEN", format!("{own}:9081"));
-                place(host, node).start()
-            })
-            .collect();
+        let builder = |host| {
+            let own = address(host);
+            let config = settings(own, &seeds, &key, books.origin.addr());
+            let node = Node::with(config)
+                .env("CACHECLUSTER_HTTP__LISTEN", format!("{own}:8080"))
+                .env("CACHECLUSTER_ADMIN__LISTEN", format!("{own}:9081"));
+            place(host, node)
+        };
+        // The first compiles the plugin if need be, and is there when the others look for it.
+        let mut nodes = vec![builder(1).start()];
+        let others: Vec<_> = (2..=5).map(builder).collect();
+        nodes.extend(thread::scope(|threads| {
+            let starting: Vec<_> =
+                others.into_iter().map(|node| threads.spawn(|| node.start())).collect();
+            let started = starting.into_iter().map(|node| node.join().expect("a node"));
+            started.collect::<Vec<_>>()
+        }));
         let five = Self { nodes, books, _key: key };
         five.agree(&[0, 1, 2, 3, 4]).await;
         five

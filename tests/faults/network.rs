@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Five, alone, item, load, say, tell};
+use super::{Five, beside_another, item, load, say, tell};
 use crate::harness::{
     chaos::{Chaos, Weather},
     load::{Load, Window},
@@ -27,6 +27,21 @@ async fn members(five: &Five, node: usize) -> Vec<Value> {
     members.iter().map(|it| serde_json::json!([it["node"], it["generation"]])).collect()
 }
 
+/// How many packets all nodes have not believed for this reason.
+async fn refused(five: &Five, reason: &str) -> f64 {
+    let name = format!("cachecluster_cluster_packets_refused_total{{reason=\"{reason}\"}}");
+    sum(five, &name).await
+}
+
+/// What all nodes have counted together.
+async fn sum(five: &Five, metric: &str) -> f64 {
+    let mut sum = 0.0;
+    for node in &five.nodes {
+        sum += node.metric(metric).await;
+    }
+    sum
+}
+
 /// What clients see of some seconds, with a word for people.
 async fn seconds(load: &Load, seconds: usize, what: &str) -> Window {
     load.window().await;
@@ -43,19 +58,13 @@ fn nobody_noticed(window: &Window) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_network_and_a_divided_one_cost_nobody_an_answer() {
-    let chaos = match Chaos::start(5) {
-        Ok(chaos) => chaos,
-        Err(error) => {
-            // Where they must be there, it has not passed.
-            assert!(std::env::var_os("CI").is_none(), "no network namespaces: {error}");
-            return say(&format!("skipped: needs root, for network namespaces: {error}"));
-        }
-    };
-    let _alone = alone().await;
+    let _turn = beside_another().await;
+    let chaos = Chaos::start(5, 75).expect("a network");
+    say(&format!("a network of {}", chaos.kind()));
     let five = Five::start_at(
         |host| chaos.address(host),
         chaos.here(),
-        |host, node| node.wrap(chaos.at(host)),
+        |host, node| chaos.put(host, node),
     )
     .await;
     five.warm(KEYS, item).await;
@@ -73,13 +82,15 @@ async fn a_bad_network_and_a_divided_one_cost_nobody_an_answer() {
 /// Nobody is taken for dead for it.
 async fn bad_weather(five: &Five, chaos: &Chaos, load: &Load) {
     let before = members(five, 0).await;
+    let spoilt = refused(five, "seal").await;
     let unsteady =
-        Weather { twice: 0.1, spoilt: 0.01, late: Duration::from_millis(50), ..Weather::default() };
+        Weather { twice: 0.1, spoilt: 0.05, late: Duration::from_millis(50), ..Weather::default() };
     chaos.set(move |_, _| unsteady);
-    nobody_noticed(&seconds(load, 4, "10 % twice, 1 % spoilt, up to 50 ms late").await);
+    nobody_noticed(&seconds(load, 3, "10 % twice, 5 % spoilt, up to 50 ms late").await);
+    until("spoilt packets are counted", || async { refused(five, "seal").await > spoilt }).await;
     for lost in [0.05, 0.2, 0.4] {
         chaos.set(move |_, _| Weather { lost, ..Weather::default() });
-        let window = seconds(load, 5, &format!("{lost} lost")).await;
+        let window = seconds(load, 4, &format!("{lost} lost")).await;
         let errors = window.errors();
         let most = if lost < 0.1 { 0 } else { window.done.len() / 200 };
         assert!(errors.len() <= most, "{lost}: {errors:?}");
@@ -92,12 +103,14 @@ async fn bad_weather(five: &Five, chaos: &Chaos, load: &Load) {
 /// A node that no datagram reaches answers by TCP, and stays.
 async fn no_datagrams(five: &Five, chaos: &Chaos, load: &Load) {
     let before = members(five, 0).await;
+    let degraded = sum(five, "cachecluster_cluster_udp_degraded_total").await;
     chaos.set(|from, to| Weather { no_udp: from == 5 || to == 5, ..Weather::default() });
     // Longer than a suspicion takes.
     for _ in 0..6 {
         nobody_noticed(&seconds(load, 2, "no UDP to and from one").await);
         assert_eq!(members(five, 0).await.len(), 5);
     }
+    assert!(sum(five, "cachecluster_cluster_udp_degraded_total").await > degraded);
     chaos.clear();
     five.agree(&ALL).await;
     assert_eq!(members(five, 0).await, before);
@@ -106,7 +119,7 @@ async fn no_datagrams(five: &Five, chaos: &Chaos, load: &Load) {
 /// A node that nobody can connect to stays a member, and is asked around.
 async fn no_connections(five: &Five, chaos: &Chaos, load: &Load) {
     chaos.set(|from, to| Weather { no_tcp: from == 5 || to == 5, ..Weather::default() });
-    nobody_noticed(&seconds(load, 5, "no TCP to and from one").await);
+    nobody_noticed(&seconds(load, 4, "no TCP to and from one").await);
     assert_eq!(members(five, 0).await.len(), 5);
     chaos.clear();
     five.agree(&ALL).await;
@@ -150,10 +163,12 @@ async fn old_datagrams(five: &Five, chaos: &Chaos) {
     for node in ALL {
         before.push(members(five, node).await);
     }
+    let replays = refused(five, "replay").await;
     for _ in 0..5 {
         assert!(chaos.replay() > 100, "nothing was heard");
     }
-    five.nodes[0].logged("packets were not believed").await;
+    until("replays are counted", || async { refused(five, "replay").await >= replays + 100.0 })
+        .await;
     five.agree(&ALL).await;
     for node in ALL {
         assert_eq!(members(five, node).await, before[node], "{node}");

@@ -59,7 +59,7 @@ async fn nodes_that_come_back_cost_nobody_an_answer_and_the_origin_little() {
     let load = load(&five, RATE, KEYS, brief);
     let (restarts, slow) = all_restarted_one_by_one(&mut five, &load).await;
     let deaths = one_dies_over_and_over(&mut five, &load).await;
-    let peace = peace(&five, &load, 20 * RATE as usize).await;
+    let peace = peace(&five, &load, 16 * RATE as usize).await;
     // A machine that is too busy for its own clients makes nodes ask twice.
     let leave = if slow > 0.005 { 1.5 } else { 1.0 };
     super::say(&format!(
@@ -101,7 +101,8 @@ async fn one_dies_over_and_over(five: &mut Five, load: &Load) -> f64 {
         five.nodes[4].kill();
         load.answered(3 * RATE as usize / 2).await;
         five.nodes[4].start_again().await;
-        load.answered(3 * RATE as usize).await;
+        let so_far = load.so_far();
+        load.answered(so_far + 3 * RATE as usize / 2).await;
         let window = load.window().await;
         tell(&format!("death {}", round + 1), &window, five.books.total() - before);
         requests += window.done.len();

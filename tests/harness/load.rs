@@ -217,6 +217,12 @@ impl Load {
         *self.clients.random.lock().expect("randomness") = fastrand::Rng::with_seed(SEED);
     }
 
+    /// How many requests have been answered in the window that is open.
+    pub(crate) fn so_far(&self) -> usize {
+        let tally = self.clients.tally.lock().expect("the tally");
+        tally.done.lock().expect("the tally").len()
+    }
+
     /// Waits until `count` requests have been answered in the window that is open.
     pub(crate) async fn answered(&self, count: usize) {
         let tally = Arc::clone(&self.clients.tally.lock().expect("the tally"));

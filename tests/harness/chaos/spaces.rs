@@ -1,8 +1,7 @@
-//! A network that loses, repeats, delays and spoils packets, between nodes that each have a
-//! network namespace of their own: a router in user space, over one TUN device for each.
+//! The network of root: each node is in a network namespace of its own, with one TUN device,
+//! and a router in user space forwards packets between the devices.
 //!
-//! The test itself is in the network too, at [`Chaos::here`], and is spared: what goes wrong
-//! goes wrong among the nodes. Needs root and `/dev/net/tun`.
+//! Needs `/dev/net/tun`.
 
 use std::{
     cmp::Reverse,
@@ -11,7 +10,7 @@ use std::{
     net::Ipv4Addr,
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU8, Ordering::SeqCst},
         mpsc,
     },
@@ -22,6 +21,8 @@ use std::{
 use tokio::time::Instant;
 use tun_tap::{Iface, Mode};
 
+use super::{DELAYED_MAX, Sky};
+
 /// Where the test is in the network.
 const HERE: u8 = 254;
 
@@ -29,36 +30,8 @@ const HERE: u8 = 254;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// What becomes of packets from one node to another. Shares are from 0 to 1.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
-    pub(crate) no_udp: bool,
-    pub(crate) no_tcp: bool,
-    pub(crate) lost: f64,
-    pub(crate) twice: f64,
-    /// With a byte of what they carry changed.
-    pub(crate) spoilt: f64,
-    /// By up to so much, each for itself, so that they overtake one another.
-    pub(crate) late: Duration,
-}
-
-impl Weather {
-    /// Nothing gets through.
-    pub(crate) const NIGHT: Self = Self {
-        no_udp: true,
-        no_tcp: true,
-        lost: 0.0,
-        twice: 0.0,
-        spoilt: 0.0,
-        late: Duration::ZERO,
-    };
-}
-
-/// What is to be done to a packet.
-type Rule = Box<dyn Fn(u8, u8) -> Weather + Send>;
-
 /// Nodes' places in the network, and the router between them.
-pub(crate) struct Chaos {
+pub(super) struct Spaces {
     names: Vec<String>,
     net: [u8; 3],
     router: Arc<Router>,
@@ -67,22 +40,13 @@ pub(crate) struct Chaos {
 struct Router {
     /// By the last byte of an address.
     ports: Vec<(u8, Iface)>,
-    rule: Mutex<Rule>,
-    random: Mutex<fastrand::Rng>,
+    sky: Arc<Sky>,
     delayed: mpsc::SyncSender<(Instant, Vec<u8>)>,
-    /// Datagrams that have gone by, for those who would send them again.
-    heard: Mutex<Vec<Vec<u8>>>,
 }
 
-/// How many packets may be on their way.
-const DELAYED_MAX: usize = 10_000;
-
-/// How many datagrams are remembered.
-const HEARD_MAX: usize = 2_000;
-
-impl Chaos {
+impl Spaces {
     /// A network of `count` places, or why there can be none.
-    pub(crate) fn start(count: u8) -> io::Result<Self> {
+    pub(super) fn start(count: u8, sky: Arc<Sky>) -> io::Result<Self> {
         static NETWORKS: AtomicU8 = AtomicU8::new(0);
         let number = NETWORKS.fetch_add(1, SeqCst);
         let process = std::process::id();
@@ -94,29 +58,23 @@ impl Chaos {
             .map(|place| Ok((place, Iface::without_packet_info(&name(place), Mode::Tun)?)))
             .collect();
         let (delayed, to_delay) = mpsc::sync_channel(DELAYED_MAX);
-        let router = Arc::new(Router {
-            ports: ports?,
-            rule: Mutex::new(Box::new(|_, _| Weather::default())),
-            random: Mutex::new(fastrand::Rng::with_seed(8)),
-            delayed,
-            heard: Mutex::default(),
-        });
-        let mut chaos = Self { names: Vec::new(), net, router };
+        let router = Arc::new(Router { ports: ports?, sky, delayed });
+        let mut spaces = Self { names: Vec::new(), net, router };
         for place in 1..=count {
             let name = name(place);
             ip(&["netns", "add", &name])?;
-            chaos.names.push(name.clone());
+            spaces.names.push(name.clone());
             ip(&["link", "set", &name, "netns", &name])?;
-            let address = format!("{}/24", chaos.address(place));
+            let address = format!("{}/24", spaces.address(place));
             ip(&["-n", &name, "link", "set", "lo", "up"])?;
             ip(&["-n", &name, "addr", "add", &address, "dev", &name])?;
             ip(&["-n", &name, "link", "set", &name, "up"])?;
         }
-        let (here, address) = (name(HERE), format!("{}/24", chaos.here()));
+        let (here, address) = (name(HERE), format!("{}/24", spaces.here()));
         ip(&["addr", "add", &address, "dev", &here])?;
         ip(&["link", "set", &here, "up"])?;
-        chaos.route(to_delay);
-        Ok(chaos)
+        spaces.route(to_delay);
+        Ok(spaces)
     }
 
     /// Has threads forward packets until the devices are gone.
@@ -159,42 +117,28 @@ impl Chaos {
     }
 
     /// The address of the place `place`, from 1.
-    pub(crate) fn address(&self, place: u8) -> Ipv4Addr {
+    pub(super) fn address(&self, place: u8) -> Ipv4Addr {
         let [a, b, c] = self.net;
         Ipv4Addr::new(a, b, c, place)
     }
 
     /// Where the test is.
-    pub(crate) fn here(&self) -> Ipv4Addr {
+    pub(super) fn here(&self) -> Ipv4Addr {
         self.address(HERE)
     }
 
     /// The words that run a command at the place `place`.
-    pub(crate) fn at(&self, place: u8) -> [&str; 4] {
+    pub(super) fn at(&self, place: u8) -> [&str; 4] {
         ["ip", "netns", "exec", &self.names[usize::from(place) - 1]]
     }
 
-    /// From now on, `rule` says what becomes of packets from one place to another.
-    pub(crate) fn set(&self, rule: impl Fn(u8, u8) -> Weather + Send + 'static) {
-        *self.router.rule.lock().expect("the rule") = Box::new(rule);
-    }
-
-    /// From now on nothing goes wrong.
-    pub(crate) fn clear(&self) {
-        self.set(|_, _| Weather::default());
-    }
-
-    /// Sends all datagrams again that have been heard among nodes; says how many.
-    pub(crate) fn replay(&self) -> usize {
-        let heard = self.router.heard.lock().expect("datagrams").clone();
-        for packet in &heard {
-            self.router.send(packet);
-        }
-        heard.len()
+    /// Sends a packet to where it is addressed, whatever the weather.
+    pub(super) fn send(&self, packet: &[u8]) {
+        self.router.send(packet);
     }
 }
 
-impl Drop for Chaos {
+impl Drop for Spaces {
     fn drop(&mut self) {
         for name in &self.names {
             ip(&["netns", "del", name]).ok();
@@ -219,30 +163,25 @@ impl Router {
             return self.send(packet);
         }
         if protocol == UDP {
-            let mut heard = self.heard.lock().expect("datagrams");
-            if heard.len() < HEARD_MAX {
-                heard.push(packet.to_vec());
-            }
+            self.sky.hear(to, packet);
         }
-        let weather = (self.rule.lock().expect("the rule"))(from, to);
-        let mut random = self.random.lock().expect("randomness");
-        let mut by_chance = |share: f64| share > 0.0 && random.f64() < share;
-        let is_cut = (weather.no_udp && protocol == UDP) || (weather.no_tcp && protocol == TCP);
-        if is_cut || by_chance(weather.lost) {
+        let weather = self.sky.weather(from, to);
+        if (weather.no_udp && protocol == UDP) || (weather.no_tcp && protocol == TCP) {
             return;
         }
-        let mut packet = packet.to_vec();
-        let copies = 1 + usize::from(by_chance(weather.twice));
-        if by_chance(weather.spoilt) {
-            spoil(&mut packet, &mut random);
-        }
-        for _ in 0..copies {
-            if weather.late.is_zero() {
-                self.send(&packet);
+        let header = usize::from(packet[0] & 15) * 4;
+        let carried = header + if protocol == UDP { 8 } else { 0 };
+        for (late, mut copy) in self.sky.copies(&weather, packet, carried) {
+            // A datagram that was changed loses its checksum with it, which IPv4 allows: the
+            // system would drop it otherwise, and nobody would see it.
+            if protocol == UDP && copy != packet {
+                copy[header + 6..header + 8].fill(0);
+            }
+            if late.is_zero() {
+                self.send(&copy);
             } else {
-                let due = Instant::now() + weather.late.mul_f64(random.f64());
                 // A network that holds too much back loses some of it.
-                self.delayed.try_send((due, packet.clone())).ok();
+                self.delayed.try_send((Instant::now() + late, copy)).ok();
             }
         }
     }
@@ -253,21 +192,6 @@ impl Router {
         if let Some((_, port)) = port {
             port.send(packet).ok();
         }
-    }
-}
-
-/// Changes a byte of what a packet carries. A datagram loses its checksum with it, which IPv4
-/// allows: the system would drop it otherwise, and nobody would see it.
-fn spoil(packet: &mut [u8], random: &mut fastrand::Rng) {
-    let header = usize::from(packet[0] & 15) * 4;
-    let carried = header + if packet[9] == UDP { 8 } else { 0 };
-    if carried >= packet.len() {
-        return;
-    }
-    let at = random.usize(carried..packet.len());
-    packet[at] ^= random.u8(1..);
-    if packet[9] == UDP {
-        packet[header + 6..header + 8].fill(0);
     }
 }
 
