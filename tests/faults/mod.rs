@@ -4,6 +4,7 @@
 //!
 //! - `crashes`: nodes die.
 //! - `crowds`: many ask for one key, or for odd ones; noise at the port for gossip.
+//! - `liars`: peers whose answers are not what they should be.
 //! - `network`: packets are lost, repeated, spoilt; nodes are cut off from one another.
 //! - `pauses`: nodes stand still, for seconds or for half a minute.
 //! - `restarts`: nodes are stopped and started again, one by one or over and over.
@@ -13,6 +14,7 @@
 
 mod crashes;
 mod crowds;
+mod liars;
 mod network;
 mod pauses;
 mod restarts;
@@ -193,22 +195,24 @@ impl Five {
     }
 }
 
+/// A group that is filled from the origin.
+fn plugin(group: &str, origin: SocketAddr) -> String {
+    format!(
+        r#"
+        [plugins.{group}]
+        source = "{}"
+        config = {{ url = "http://{origin}/{group}/{{key}}", timeout = "5s" }}
+        network = {{ http = ["http://{origin}"], allow_private = ["127.0.0.0/8", "198.18.0.0/15"] }}
+        failure = {{ retries = 0, faults = 0, ratio = 1.0 }}
+        [groups.{group}]
+        plugin = "{group}"
+        "#,
+        component("http").display()
+    )
+}
+
 /// The settings of one node: the group `items` keeps values for long, `brief` for seconds.
 fn settings(address: Ipv4Addr, seeds: &str, key: &KeyFile, origin: SocketAddr) -> String {
-    let plugin = |group: &str| {
-        format!(
-            r#"
-            [plugins.{group}]
-            source = "{}"
-            config = {{ url = "http://{origin}/{group}/{{key}}", timeout = "5s" }}
-            network = {{ http = ["http://{origin}"], allow_private = ["127.0.0.0/8", "198.18.0.0/15"] }}
-            failure = {{ retries = 0, faults = 0, ratio = 1.0 }}
-            [groups.{group}]
-            plugin = "{group}"
-            "#,
-            component("http").display()
-        )
-    };
     format!(
         r#"
         [cluster]
@@ -226,8 +230,8 @@ fn settings(address: Ipv4Addr, seeds: &str, key: &KeyFile, origin: SocketAddr) -
         grace = "0s"
         "#,
         key.path().display(),
-        plugin("items"),
-        plugin("brief"),
+        plugin("items", origin),
+        plugin("brief", origin),
     )
 }
 
