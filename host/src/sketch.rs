@@ -12,10 +12,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Counters that each key has, one in each row.
 const ROWS: usize = 4;
 /// Counters of a row.
-const WIDTH: usize = 1 << 13;
-/// Keys noted between two halvings: some for each counter of a row, so that counts mean
-/// something, and few enough that they mean this hour.
-const PERIOD: u64 = 10 * WIDTH as u64;
+const WIDTH: usize = 1 << 15;
+/// Keys noted between two halvings: fewer than a row has counters, so that keys which are
+/// asked for once do not make one another look popular, however many of them there are.
+const PERIOD: u64 = WIDTH as u64 / 2;
 
 /// Estimates of how often keys were asked for lately.
 ///
@@ -58,9 +58,9 @@ impl Sketch {
     fn places(&self, key: &[u8]) -> [usize; ROWS] {
         let hash = xxh3_64_with_seed(key, self.seed);
         let mut row = 0;
-        // 13 bits of the hash for each row: 52 of 64.
+        // 15 bits of the hash for each row: 60 of 64.
         [(); ROWS].map(|()| {
-            let part = usize::try_from(hash >> (13 * row)).unwrap_or_default() % WIDTH;
+            let part = usize::try_from(hash >> (15 * row)).unwrap_or_default() % WIDTH;
             row += 1;
             (row - 1) * WIDTH + part
         })
@@ -100,6 +100,14 @@ mod tests {
             sketch.note(&(key % 1_000).to_le_bytes());
         }
         assert!(sketch.note(b"old") <= 40 / 2, "it was halved at least once");
+    }
+
+    #[test]
+    fn keys_that_are_asked_for_once_look_as_if_they_were_however_many_there_are() {
+        let sketch = Sketch::default();
+        let keys = 0..40 * PERIOD;
+        let popular = keys.clone().filter(|key| sketch.note(&key.to_le_bytes()) >= 3).count();
+        assert!((popular as u64) < 40 * PERIOD / 50, "{popular} of {}", keys.end);
     }
 
     #[test]
