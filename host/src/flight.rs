@@ -20,22 +20,39 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// The flights of one group, by key.
 #[derive(Debug)]
 pub struct Flights<T> {
-    by_key: Mutex<HashMap<Arc<[u8]>, Landed<T>>>,
+    by_key: Mutex<Table<T>>,
     flights_max: AtomicUsize,
 }
 
-/// Watches a flight: `None` until it has landed.
-type Landed<T> = watch::Receiver<Option<T>>;
+type Table<T> = HashMap<Arc<[u8]>, Arc<Landing<T>>>;
+
+/// What becomes of a flight.
+#[derive(Debug)]
+struct Landing<T> {
+    /// Set once: `None` if the flight was lost.
+    answer: OnceLock<Option<T>>,
+    /// Told when it is.
+    over: Notify,
+}
+
+impl<T> Landing<T> {
+    fn end(&self, answer: Option<T>) {
+        // A flight that has landed cannot be lost any more.
+        if self.answer.set(answer).is_ok() {
+            self.over.notify_waiters();
+        }
+    }
+}
 
 /// How a caller gets on a flight.
 #[derive(Debug)]
@@ -52,7 +69,7 @@ pub enum Joined<T, R = Infallible> {
 
 /// A place on a flight.
 #[derive(Debug)]
-pub struct Waiter<T>(Landed<T>);
+pub struct Waiter<T>(Arc<Landing<T>>);
 
 /// The task that fills the key holds this. Dropped without landing, it frees the key
 /// and its callers get [`Lost`].
@@ -60,7 +77,7 @@ pub struct Waiter<T>(Landed<T>);
 pub struct Ticket<T> {
     flights: Arc<Flights<T>>,
     key: Arc<[u8]>,
-    landing: watch::Sender<Option<T>>,
+    landing: Arc<Landing<T>>,
 }
 
 /// The flight ended without an answer: its task panicked or was stopped.
@@ -91,8 +108,8 @@ impl<T: Clone> Flights<T> {
         recall: impl FnOnce() -> Option<R>,
     ) -> Joined<T, R> {
         let mut by_key = self.lock();
-        if let Some(landed) = by_key.get(key) {
-            return Joined::Waiting(Waiter(landed.clone()));
+        if let Some(landing) = by_key.get(key) {
+            return Joined::Waiting(Waiter(Arc::clone(landing)));
         }
         if let Some(answer) = recall() {
             return Joined::Recalled(answer);
@@ -101,10 +118,11 @@ impl<T: Clone> Flights<T> {
             return Joined::Full;
         }
         let key: Arc<[u8]> = key.into();
-        let (landing, landed) = watch::channel(None);
-        by_key.insert(Arc::clone(&key), landed.clone());
+        let landing = Arc::new(Landing { answer: OnceLock::new(), over: Notify::new() });
+        by_key.insert(Arc::clone(&key), Arc::clone(&landing));
         drop(by_key);
-        Joined::Opened(Ticket { flights: Arc::clone(self), key, landing }, Waiter(landed))
+        let waiter = Waiter(Arc::clone(&landing));
+        Joined::Opened(Ticket { flights: Arc::clone(self), key, landing }, waiter)
     }
 
     /// Whether a flight of `key` can be joined.
@@ -116,8 +134,8 @@ impl<T: Clone> Flights<T> {
     /// once it has landed or was detached.
     pub fn key_of(&self, key: &[u8], waiter: &Waiter<T>) -> Option<Arc<[u8]>> {
         let by_key = self.lock();
-        let (key, landed) = by_key.get_key_value(key)?;
-        landed.same_channel(&waiter.0).then(|| Arc::clone(key))
+        let (key, landing) = by_key.get_key_value(key)?;
+        Arc::ptr_eq(landing, &waiter.0).then(|| Arc::clone(key))
     }
 
     /// Detaches the flight of `key` and runs `forget` before any landing can keep
@@ -164,7 +182,7 @@ impl<T: Clone> Flights<T> {
 impl<T> Flights<T> {
     /// Each critical section leaves the table whole, so a poisoned lock (a `forget` or
     /// an `answer` that panicked) is as good as any.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<[u8]>, Landed<T>>> {
+    fn lock(&self) -> MutexGuard<'_, Table<T>> {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,31 +205,38 @@ impl<T> Ticket<T> {
             }
             answer
         };
-        self.landing.send_replace(Some(answer));
+        self.landing.end(Some(answer));
     }
 
     /// Whether the key's flight in the table is this one.
-    fn is_attached(&self, by_key: &HashMap<Arc<[u8]>, Landed<T>>) -> bool {
-        by_key.get(&self.key).is_some_and(|landed| landed.same_channel(&self.landing.subscribe()))
+    fn is_attached(&self, by_key: &Table<T>) -> bool {
+        by_key.get(&self.key).is_some_and(|landing| Arc::ptr_eq(landing, &self.landing))
     }
 }
 
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
+        if self.landing.answer.get().is_some() {
+            return;
+        }
         let mut by_key = self.flights.lock();
         if self.is_attached(&by_key) {
             by_key.remove(&self.key);
         }
+        drop(by_key);
+        self.landing.end(None);
     }
 }
 
 impl<T: Clone> Waiter<T> {
     /// Waits for the flight to land.
-    pub async fn landed(mut self) -> Result<T, Lost> {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone().ok_or(Lost),
-            Err(_closed) => Err(Lost),
+    pub async fn landed(self) -> Result<T, Lost> {
+        // Begun before the look, so that a landing in between is not missed.
+        let over = self.0.over.notified();
+        if self.0.answer.get().is_none() {
+            over.await;
         }
+        self.0.answer.get().and_then(Option::clone).ok_or(Lost)
     }
 }
 
