@@ -1,7 +1,7 @@
 //! What a surface says to a request: clients and peers are served alike, by the same
 //! threads' code, and are told different things.
 
-use std::fmt;
+use std::{fmt, future::Future, pin::Pin};
 
 use ::http::{HeaderMap, Response, request::Parts};
 use hyper::body::Incoming;
@@ -10,17 +10,30 @@ use super::{
     super::{body::ReplyBody, problem::Problem},
     handler::Reply,
     head::Limits,
-    wire::Unsent,
+    quick::Made,
 };
+
+/// What a surface makes of a plain `GET`.
+pub(super) enum Answer {
+    /// The reply.
+    Made(Made),
+    /// The reply, once it is there.
+    Later(Later),
+    /// It is no plain matter: hyper is to read the request.
+    NotHere,
+}
+
+/// A reply that waits for something.
+pub(super) type Later = Pin<Box<dyn Future<Output = Made>>>;
 
 /// Answers the requests of one surface.
 pub(super) trait Answers: fmt::Debug + Send + Sync {
     /// What a head may have to be answered by [`Answers::answer`].
     fn limits(&self) -> Limits;
 
-    /// Writes the reply to a plain `GET` of `path`, if memory has an answer. The path is
-    /// within the limits and holds neither query nor fragment.
-    fn answer(&self, path: &str, unsent: &mut Unsent) -> bool;
+    /// Answers a plain `GET` of `path`, which is within the limits and holds neither query
+    /// nor fragment.
+    fn answer(&self, path: &str) -> Answer;
 
     /// The reply to a request without a body.
     fn respond(&self, head: Parts) -> Reply;

@@ -64,15 +64,30 @@ pub(super) async fn serve(
     let mut is_over = false;
     let mut is_armed = false;
     poll_fn(|cx| {
-        if is_draining() && !is_told {
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
+        let is_last = is_draining();
+        if is_last {
+            wire.say_last();
         }
         wire.begin_turn();
         while !is_over {
+            let is_hypers = match wire.poll_heads(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => false,
+            };
+            is_over = is_last && wire.is_between_requests();
+            // What waits for its answer here gets it first.
+            let is_news = is_last && !is_told && !wire.is_answering();
+            if is_over || !(is_hypers || is_news) {
+                break;
+            }
+            if is_news {
+                is_told = true;
+                connection.as_mut().graceful_shutdown();
+            }
             // How a connection ends is the client's affair: there is nothing to report.
             is_over = connection.as_mut().poll(cx).is_ready();
-            if !wire.was_put_off() {
+            if !wire.is_ours() {
                 break;
             }
         }

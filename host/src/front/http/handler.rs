@@ -1,6 +1,6 @@
 //! From a request to its reply.
 //!
-//! Its `answer` is the whole of a plain hit: the key is a slice of the path, the
+//! Its `answer` is the whole of a plain `GET`: the key is a slice of the path, the
 //! reply is written as text, and a large body is the value where memory holds it.
 //! `respond` is for all else. Only a miss makes a future, which waits for
 //! the fill and ends at the request's deadline.
@@ -27,23 +27,19 @@ use super::{
         problem::Problem,
         target::{self, Target},
     },
-    answers::Answers,
+    answers::{Answer, Answers},
     head::Limits,
-    quick,
-    wire::Unsent,
+    quick::{Made, content_type},
 };
 use crate::{
     config,
     group::{self, GetError, Group, Groups, Told},
     metrics::FrontMetrics,
-    value::{Hit, Provenance, Value},
+    value::{Hit, Provenance},
 };
 
 /// What a client may ask of a key.
 pub(super) const ALLOW: &str = "GET, HEAD, DELETE";
-
-/// Length of a media type that is passed on. Real ones are below a hundred.
-const CONTENT_TYPE_MAX: usize = 1_024;
 
 /// Answers requests from the groups.
 #[derive(Clone, Debug)]
@@ -107,22 +103,19 @@ impl Answers for Handler {
         Limits { headers_max: self.headers_max, url_max: self.url_max }
     }
 
-    fn answer(&self, path: &str, unsent: &mut Unsent) -> bool {
-        let Ok(Target { group: name, key }) = target::parse_path(path) else { return false };
-        let Some(group) = self.groups.get(&name) else { return false };
-        match group.recall(&key) {
-            None => return false,
-            Some(Ok(hit)) => {
-                self.metrics.answered(StatusCode::OK);
-                let content_type = content_type(&hit.value).clone();
-                quick::write_hit(unsent, hit, content_type.as_bytes());
-            }
-            Some(error) => {
-                let response = self.answered(&group, error, HeaderMap::new(), false, true);
-                quick::write_response(unsent, response);
-            }
+    fn answer(&self, path: &str) -> Answer {
+        let Ok(Target { group: name, key }) = target::parse_path(path) else {
+            return Answer::NotHere;
+        };
+        let Some(group) = self.groups.get(&name) else { return Answer::NotHere };
+        if let Some(answer) = group.recall(&key) {
+            return Answer::Made(self.made(&group, answer, true));
         }
-        true
+        let (handler, key) = (self.clone(), key.into_owned());
+        Answer::Later(Box::pin(async move {
+            let answer = handler.get(&group, &key).await;
+            handler.made(&group, answer, false)
+        }))
     }
 
     fn respond(&self, head: Parts) -> Reply {
@@ -158,9 +151,7 @@ impl Answers for Handler {
         }
         let (handler, key) = (self.clone(), key.into_owned());
         Reply::Later(Box::pin(async move {
-            let patience = group::Context::within(handler.request_timeout);
-            let cx = group::Context { is_serving: true, ..patience };
-            let answer = group.get(&key, &cx).await;
+            let answer = handler.get(&group, &key).await;
             handler.answered(&group, answer, headers, is_head, false)
         }))
     }
@@ -187,6 +178,24 @@ impl Handler {
         };
         (headers.iter().map(line).sum::<usize>() > self.headers_max)
             .then(|| Problem::headers(self.headers_max))
+    }
+
+    async fn get(&self, group: &Arc<Group>, key: &[u8]) -> Result<Hit, GetError> {
+        let patience = group::Context::within(self.request_timeout);
+        group.get(key, &group::Context { is_serving: true, ..patience }).await
+    }
+
+    /// The reply to a plain `GET` for what a group answered.
+    fn made(&self, group: &Group, answer: Result<Hit, GetError>, from_memory: bool) -> Made {
+        match answer {
+            Ok(hit) => {
+                self.metrics.answered(StatusCode::OK);
+                Made::Value(hit)
+            }
+            error => {
+                Made::Response(self.answered(group, error, HeaderMap::new(), false, from_memory))
+            }
+        }
     }
 
     /// The reply for what a group answered. `headers` are those of the request.
@@ -254,13 +263,6 @@ impl Handler {
         self.metrics.answered(response.status());
         response
     }
-}
-
-/// The media type of a value. One that is out of proportion is not passed on: the head
-/// of a reply has to fit the buffer of its connection.
-fn content_type(value: &Value) -> &HeaderValue {
-    static BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
-    value.content_type().filter(|media| media.len() <= CONTENT_TYPE_MAX).unwrap_or(&BYTES)
 }
 
 /// Says where an answer came from.

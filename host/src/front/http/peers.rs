@@ -28,11 +28,10 @@ use hyper::body::Incoming;
 
 use super::{
     super::{body::ReplyBody, problem::Problem},
-    answers::Answers,
+    answers::{Answer, Answers},
     handler::Reply,
     head::Limits,
-    quick,
-    wire::Unsent,
+    quick::Made,
 };
 use crate::{
     config,
@@ -128,6 +127,23 @@ impl PeerHandler {
         }
     }
 
+    async fn get(&self, group: &Arc<Group>, key: &[u8]) -> Result<Hit, GetError> {
+        let cx = Context { is_from_peer: true, ..Context::within(self.request_timeout) };
+        group.get(key, &cx).await
+    }
+
+    /// The reply to a plain `GET`.
+    fn made(&self, answer: Result<Hit, GetError>) -> Made {
+        match answer {
+            Ok(hit) => {
+                self.metrics.answered(StatusCode::OK);
+                let (before, after) = around(&hit);
+                Made::Message(before, hit.value, after)
+            }
+            Err(error) => Made::Response(self.refused(refusal(&error))),
+        }
+    }
+
     fn done(&self) -> Response<ReplyBody> {
         self.reply(Response::new(ReplyBody::empty()))
     }
@@ -160,16 +176,20 @@ impl Answers for PeerHandler {
         self.limits
     }
 
-    fn answer(&self, path: &str, unsent: &mut Unsent) -> bool {
+    fn answer(&self, path: &str) -> Answer {
         let Ok(PeerPath { group, key }) = PeerPath::parse(path, self.manners.plus_is_space) else {
-            return false;
+            return Answer::NotHere;
         };
         let group = std::str::from_utf8(&group).ok().and_then(|name| self.groups.get(name));
-        let Some(Ok(hit)) = group.and_then(|group| group.recall(&key)) else { return false };
-        self.metrics.answered(StatusCode::OK);
-        let (before, after) = around(&hit);
-        quick::write_message(unsent, before, hit.value, after);
-        true
+        let Some(group) = group else { return Answer::NotHere };
+        if let Some(answer) = group.recall(&key) {
+            return Answer::Made(self.made(answer));
+        }
+        let (handler, key) = (self.clone(), key.into_owned());
+        Answer::Later(Box::pin(async move {
+            let answer = handler.get(&group, &key).await;
+            handler.made(answer)
+        }))
     }
 
     fn respond(&self, head: Parts) -> Reply {
@@ -186,8 +206,8 @@ impl Answers for PeerHandler {
         }
         let handler = self.clone();
         Reply::Later(Box::pin(async move {
-            let cx = Context { is_from_peer: true, ..Context::within(handler.request_timeout) };
-            handler.answered(group.get(&key, &cx).await)
+            let answer = handler.get(&group, &key).await;
+            handler.answered(answer)
         }))
     }
 

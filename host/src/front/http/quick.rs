@@ -1,4 +1,4 @@
-//! Hits, from the path of a request straight to the bytes of its reply.
+//! The replies to plain requests, straight to the bytes of the wire.
 //!
 //! What [`super::handler`] and hyper say through header maps is written here as text,
 //! in the order of the wire. Both say the same; a test holds them to it.
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::http::Response;
+use ::http::{HeaderValue, Response};
 use http_body::Body as _;
 
 use super::{
@@ -45,8 +45,36 @@ pub(super) fn keep_time() {
     });
 }
 
-/// Writes the reply to a `GET` that memory answers with a value.
-pub(super) fn write_hit(unsent: &mut Unsent, hit: Hit, content_type: &[u8]) {
+/// Length of a media type that is passed on. Real ones are below a hundred.
+const CONTENT_TYPE_MAX: usize = 1_024;
+
+/// The media type of a value. One that is out of proportion is not passed on: the head
+/// of a reply has to fit the buffer of its connection.
+pub(super) fn content_type(value: &Value) -> &HeaderValue {
+    static BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+    value.content_type().filter(|media| media.len() <= CONTENT_TYPE_MAX).unwrap_or(&BYTES)
+}
+
+/// A reply that is to be written.
+pub(super) enum Made {
+    /// A value, to a client.
+    Value(Hit),
+    /// A value, to a peer: with what stands before and after it in its message.
+    Message(Head, Value, Head),
+    /// One that was made for hyper.
+    Response(Response<ReplyBody>),
+}
+
+/// Writes a reply.
+pub(super) fn write(unsent: &mut Unsent, made: Made) {
+    match made {
+        Made::Value(hit) => write_hit(unsent, hit),
+        Made::Message(before, value, after) => write_message(unsent, before, value, after),
+        Made::Response(response) => write_response(unsent, response),
+    }
+}
+
+fn write_hit(unsent: &mut Unsent, hit: Hit) {
     let Hit { value, provenance } = hit;
     let text = &mut unsent.bytes;
     text.extend_from_slice(b"HTTP/1.1 200 OK\r\nage: ");
@@ -56,21 +84,21 @@ pub(super) fn write_hit(unsent: &mut Unsent, hit: Hit, content_type: &[u8]) {
     text.extend_from_slice(b"\r\netag: ");
     text.extend_from_slice(&conditional::tag(value.digest()));
     text.extend_from_slice(b"\r\ncontent-type: ");
-    text.extend_from_slice(content_type);
+    text.extend_from_slice(content_type(&value).as_bytes());
     text.extend_from_slice(b"\r\nx-content-type-options: nosniff\r\ncontent-length: ");
     decimal(text, value.body().len() as u64);
-    finish(text);
+    finish(unsent);
     append_value(unsent, value);
 }
 
-/// Writes the reply to a peer's `GET` that memory answers: a message with a value in it.
-pub(super) fn write_message(unsent: &mut Unsent, before: Head, value: Value, after: Head) {
+fn write_message(unsent: &mut Unsent, before: Head, value: Value, after: Head) {
     let text = &mut unsent.bytes;
     text.extend_from_slice(
         b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: ",
     );
     decimal(text, (before.as_ref().len() + value.body().len() + after.as_ref().len()) as u64);
-    finish(text);
+    finish(unsent);
+    let text = &mut unsent.bytes;
     text.extend_from_slice(before.as_ref());
     if value.body().len() < super::wire::DIRECT_MIN {
         text.extend_from_slice(value.body());
@@ -80,8 +108,7 @@ pub(super) fn write_message(unsent: &mut Unsent, before: Head, value: Value, aft
     }
 }
 
-/// Writes a reply that was made for hyper.
-pub(super) fn write_response(unsent: &mut Unsent, response: Response<ReplyBody>) {
+fn write_response(unsent: &mut Unsent, response: Response<ReplyBody>) {
     let (head, body) = response.into_parts();
     let text = &mut unsent.bytes;
     text.extend_from_slice(b"HTTP/1.1 ");
@@ -96,17 +123,21 @@ pub(super) fn write_response(unsent: &mut Unsent, response: Response<ReplyBody>)
     }
     text.extend_from_slice(b"\r\ncontent-length: ");
     decimal(text, body.size_hint().exact().unwrap_or(0));
-    finish(text);
+    finish(unsent);
     match body.into_chunk() {
-        Some(Chunk::Text(body)) => text.extend_from_slice(&body),
+        Some(Chunk::Text(body)) => unsent.bytes.extend_from_slice(&body),
         Some(Chunk::Value { value, .. }) => append_value(unsent, value),
         Some(framed @ Chunk::Framed { .. }) => unsent.tail = Some(framed),
         None => {}
     }
 }
 
-/// The last header, and the end of the head.
-fn finish(text: &mut Vec<u8>) {
+/// The last headers, and the end of the head.
+fn finish(unsent: &mut Unsent) {
+    let text = &mut unsent.bytes;
+    if unsent.is_last {
+        text.extend_from_slice(b"\r\nconnection: close");
+    }
     text.extend_from_slice(b"\r\ndate: ");
     DATE.with_borrow(|date| text.extend_from_slice(date.text.as_bytes()));
     text.extend_from_slice(b"\r\n\r\n");

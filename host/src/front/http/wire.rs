@@ -1,8 +1,9 @@
 //! A client's socket, as hyper sees it.
 //!
-//! Requests are looked at before hyper reads them. A plain `GET` that memory answers is
-//! replied to right here ([`quick`]); any other head without a body is handed to hyper
-//! on its own, and at the first oddity the whole connection is hyper's.
+//! Requests are looked at before hyper reads them. A plain `GET` is replied to right here
+//! ([`quick`]), and if it has to wait for its answer, the next request waits for it. Any
+//! other head without a body is handed to hyper on its own, and at the first oddity the
+//! whole connection is hyper's.
 //!
 //! What is written, by us or by hyper, is gathered and sent once nothing more is to be
 //! done, so that the replies to all requests of one read leave in one write. hyper's
@@ -10,8 +11,8 @@
 //! unread: half a request would hold back the reply before it.
 //!
 //! Invariants:
-//! - replies leave in the order of their requests: nothing is answered here while
-//!   hyper holds a request or a part of a reply;
+//! - replies leave in the order of their requests: nothing is looked at while a reply
+//!   waits for its answer, or hyper holds a request or a part of a reply;
 //! - at most [`GATHER_MAX`] bytes are gathered before the socket has to take them;
 //! - a large body is not copied: it goes to the socket from where memory holds it;
 //! - a connection without a request under way holds no buffer of ours.
@@ -33,7 +34,7 @@ use tokio::{
 
 use super::{
     super::body::Chunk,
-    answers::Answers,
+    answers::{Answer, Answers, Later},
     head::{Limits, Scan, scan},
     inbox::Inbox,
     quick,
@@ -81,10 +82,9 @@ enum Stage {
 }
 
 /// One side of a connection's wire; the clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Wire(Rc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     socket: RefCell<TcpStream>,
     inbox: RefCell<Inbox>,
@@ -93,12 +93,13 @@ struct Shared {
     limits: Limits,
     stage: Cell<Stage>,
     phase: Cell<Phase>,
+    /// The reply that waits for its answer.
+    later: RefCell<Option<Later>>,
     /// Heads that arrived whole, to tell one slow request from many quick ones.
     heads: Cell<u64>,
     fills: Cell<u32>,
     has_moved: Cell<bool>,
     has_fragment: Cell<bool>,
-    was_put_off: Cell<bool>,
 }
 
 /// What was written and not yet sent: `bytes` from `at` on, and then `tail`.
@@ -108,6 +109,8 @@ pub(super) struct Unsent {
     at: usize,
     /// A large body, behind which nothing more is gathered.
     pub(super) tail: Option<Chunk>,
+    /// The connection ends after the reply that is written next.
+    pub(super) is_last: bool,
 }
 
 impl Unsent {
@@ -158,11 +161,11 @@ impl Wire {
             answers,
             stage: Cell::new(Stage::Ours),
             phase: Cell::new(Phase::Idle),
+            later: RefCell::new(None),
             heads: Cell::new(0),
             fills: Cell::new(0),
             has_moved: Cell::new(false),
             has_fragment: Cell::new(false),
-            was_put_off: Cell::new(false),
         }))
     }
 
@@ -200,9 +203,24 @@ impl Wire {
         self.0.fills.set(0);
     }
 
-    /// Whether hyper wanted to read while it still had to write, and can now.
-    pub(super) fn was_put_off(&self) -> bool {
-        self.0.stage.get() == Stage::Ours && self.0.was_put_off.take()
+    /// From now on replies say that the connection ends after them.
+    pub(super) fn say_last(&self) {
+        self.0.unsent.borrow_mut().is_last = true;
+    }
+
+    /// Whether hyper has nothing to do.
+    pub(super) fn is_ours(&self) -> bool {
+        self.0.stage.get() == Stage::Ours
+    }
+
+    /// Whether a reply of ours waits for its answer.
+    pub(super) fn is_answering(&self) -> bool {
+        self.0.later.borrow().is_some()
+    }
+
+    /// Whether a request was answered and nothing of the next one has arrived.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.is_ours() && self.phase() == Phase::Idle && self.heads() > 0
     }
 
     /// Whether a byte went either way since this was last asked.
@@ -240,37 +258,37 @@ impl Wire {
             self.0.has_moved.set(true);
             unsent.advance(sent);
         }
-        let Unsent { mut bytes, .. } = std::mem::take(&mut *unsent);
+        let mut bytes = std::mem::take(&mut unsent.bytes);
+        (unsent.at, unsent.tail) = (0, None);
         bytes.clear();
         SPARE.set(bytes);
         Poll::Ready(Ok(()))
     }
 
-    /// Answers what can be answered here, and hands the first head that cannot, to
-    /// hyper.
-    fn poll_heads(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Answers what can be answered here. Ready when hyper has something to read.
+    pub(super) fn poll_heads(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shared = &*self.0;
-        loop {
+        while self.is_ours() {
             if shared.unsent.borrow().is_full() {
                 ready!(self.poll_send(cx))?;
             }
+            ready!(self.poll_later(cx));
             let mut inbox = shared.inbox.borrow_mut();
             match scan(inbox.bytes(), shared.limits) {
                 Scan::Plain { length, quick, has_fragment } => {
-                    if let Some(path) = quick
-                        && self.answer(path)
-                    {
-                        inbox.consume(length);
-                        shared.heads.set(shared.heads.get() + 1);
-                    } else {
+                    let answer = quick.map_or(Answer::NotHere, |path| shared.answers.answer(path));
+                    if matches!(answer, Answer::NotHere) {
                         shared.phase.set(Phase::Reading);
                         shared.has_fragment.set(has_fragment);
                         shared.stage.set(Stage::Given(length));
-                        return self.poll_given(&mut inbox, length, buf);
+                    } else {
+                        inbox.consume(length);
+                        shared.heads.set(shared.heads.get() + 1);
+                        self.take(answer);
                     }
                 }
-                Scan::Odd => return self.give_up(&mut inbox, buf),
-                Scan::Partial if inbox.is_full() => return self.give_up(&mut inbox, buf),
+                Scan::Odd => shared.stage.set(Stage::Hypers),
+                Scan::Partial if inbox.is_full() => shared.stage.set(Stage::Hypers),
                 Scan::Partial => {
                     let is_idle = inbox.bytes().is_empty();
                     shared.phase.set(if is_idle { Phase::Idle } else { Phase::Reading });
@@ -285,20 +303,45 @@ impl Wire {
                         return Poll::Pending;
                     };
                     if read? == 0 {
-                        return self.give_up(&mut inbox, buf);
+                        // The client is done: hyper knows how to end.
+                        shared.stage.set(Stage::Hypers);
+                    } else {
+                        shared.has_moved.set(true);
+                        quick::keep_time();
                     }
-                    shared.has_moved.set(true);
-                    quick::keep_time();
                 }
             }
         }
+        Poll::Ready(Ok(()))
     }
 
-    /// Replies to a `GET` of `path` if memory can.
-    fn answer(&self, path: &str) -> bool {
-        let mut unsent = self.0.unsent.borrow_mut();
-        unsent.prepare();
-        self.0.answers.answer(path, &mut unsent)
+    /// Writes the reply, or keeps what it waits for.
+    fn take(&self, answer: Answer) {
+        match answer {
+            Answer::Made(made) => {
+                let mut unsent = self.0.unsent.borrow_mut();
+                unsent.prepare();
+                quick::write(&mut unsent, made);
+            }
+            Answer::Later(later) => {
+                self.0.phase.set(Phase::Busy);
+                self.0.later.replace(Some(later));
+            }
+            Answer::NotHere => {}
+        }
+    }
+
+    /// Ready once no reply waits for its answer.
+    fn poll_later(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut later = self.0.later.borrow_mut();
+        let Some(waiting) = later.as_mut() else { return Poll::Ready(()) };
+        let made = ready!(waiting.as_mut().poll(cx));
+        *later = None;
+        drop(later);
+        // It may have waited for long.
+        quick::keep_time();
+        self.take(Answer::Made(made));
+        Poll::Ready(())
     }
 
     /// Lets hyper read the head it was given, `left` bytes of which are in the inbox.
@@ -315,14 +358,6 @@ impl Wire {
         }
         let count = inbox.pour(buf, left);
         self.0.stage.set(Stage::Given(left - count));
-        Poll::Ready(Ok(()))
-    }
-
-    /// Leaves the connection to hyper, beginning with what is in the inbox. Nothing
-    /// there means that the client is done.
-    fn give_up(&self, inbox: &mut Inbox, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.stage.set(Stage::Hypers);
-        inbox.pour(buf, usize::MAX);
         Poll::Ready(Ok(()))
     }
 
@@ -350,12 +385,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.0.stage.get() {
-            Stage::Ours => self.poll_heads(cx, buf),
+            // It is told when there is something: see [`Wire::poll_heads`].
+            Stage::Ours | Stage::Answered => Poll::Pending,
             Stage::Given(left) => self.poll_given(&mut self.0.inbox.borrow_mut(), left, buf),
-            Stage::Answered => {
-                self.0.was_put_off.set(true);
-                Poll::Pending
-            }
             Stage::Hypers => self.poll_through(cx, buf),
         }
     }
