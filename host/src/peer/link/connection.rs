@@ -72,6 +72,7 @@ impl Link {
         let ended = Arc::clone(&end);
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 _ = write(writer, &records, to_write) => {}
                 _ = read(reader, telling, &over.0) => {}
                 () = ended.notified() => {}

@@ -173,7 +173,7 @@ impl Way {
                     return Some(answer);
                 }
                 let mut frame = Vec::new();
-                let _ = Frame::Chunk(Bytes::copy_from_slice(chunk)).write(asking.id, &mut frame);
+                let _ = Frame::write_chunk(chunk, asking.id, &mut frame);
                 link.outgoing.send(frame).await.ok()?;
             }
             (&mut asking.answered).await.ok()

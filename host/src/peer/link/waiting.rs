@@ -126,10 +126,16 @@ impl Place {
                 let Some((terms, body)) = &mut self.found else {
                     return wrong("a value without a beginning");
                 };
-                body.extend_from_slice(&bytes);
-                if body.len() as u64 > terms.length {
+                let length = (body.len() + bytes.len()) as u64;
+                if length > terms.length {
                     return wrong("more of a value than it said");
                 }
+                if body.is_empty() && length == terms.length {
+                    // All of it at once, as most are.
+                    let (terms, _nothing) = self.found.take()?;
+                    return Some(found(&bytes, terms));
+                }
+                body.extend_from_slice(&bytes);
                 self.whole()
             }
             Frame::NotFound { .. } => Some(Answer::NotFound),
@@ -147,13 +153,17 @@ impl Place {
 
     fn whole(&mut self) -> Option<Answer> {
         let is_whole = |(terms, body): &mut (Terms, Vec<u8>)| body.len() as u64 == terms.length;
-        let (mut terms, body) = self.found.take_if(is_whole)?;
-        let value = match terms.head.take() {
-            Some(head) => Value::with_head(&body, head),
-            None => Value::new(&body),
-        };
-        Some(Answer::Found(value, terms))
+        let (terms, body) = self.found.take_if(is_whole)?;
+        Some(found(&body, terms))
     }
+}
+
+fn found(body: &[u8], mut terms: Terms) -> Answer {
+    let value = match terms.head.take() {
+        Some(head) => Value::with_head(body, head),
+        None => Value::new(body),
+    };
+    Answer::Found(value, terms)
 }
 
 fn error(failure: Failure, retry_after: Duration, text: String) -> FillError {

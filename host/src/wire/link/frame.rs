@@ -174,21 +174,16 @@ impl Frame {
     /// frame may be; then nothing is appended.
     #[must_use]
     pub fn write(&self, id: u32, out: &mut Vec<u8>) -> bool {
-        let begin = out.len();
-        out.extend_from_slice(&[0; 4]);
-        out.push(self.kind());
-        out.extend_from_slice(&id.to_le_bytes());
-        let fits = self.write_body(out).is_some() && out.len() - begin - 4 <= FRAME_MAX;
-        match u32::try_from(out.len() - begin - 4) {
-            Ok(length) if fits => {
-                out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
-                true
-            }
-            _ => {
-                out.truncate(begin);
-                false
-            }
-        }
+        append(out, self.kind(), id, |out| self.write_body(out))
+    }
+
+    /// As [`Frame::write`], for a [`Frame::Chunk`] of these bytes.
+    #[must_use]
+    pub fn write_chunk(bytes: &[u8], id: u32, out: &mut Vec<u8>) -> bool {
+        append(out, CHUNK, id, |out| {
+            out.extend_from_slice(bytes);
+            Some(())
+        })
     }
 
     fn kind(&self) -> u8 {
@@ -254,6 +249,30 @@ impl Frame {
     }
 }
 
+/// Appends a frame, unless it has no body or is larger than a frame may be.
+fn append(
+    out: &mut Vec<u8>,
+    kind: u8,
+    id: u32,
+    body: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+) -> bool {
+    let begin = out.len();
+    out.extend_from_slice(&[0; 4]);
+    out.push(kind);
+    out.extend_from_slice(&id.to_le_bytes());
+    let fits = body(out).is_some() && out.len() - begin - 4 <= FRAME_MAX;
+    match u32::try_from(out.len() - begin - 4) {
+        Ok(length) if fits => {
+            out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
+            true
+        }
+        _ => {
+            out.truncate(begin);
+            false
+        }
+    }
+}
+
 impl Question {
     fn write(&self, out: &mut Vec<u8>) -> Option<()> {
         put_millis(out, self.patience);
@@ -307,12 +326,15 @@ fn take_news(body: &mut Bytes) -> Result<Bytes, Broken> {
 
 /// Takes frames from the stream of a link.
 #[derive(Debug, Default)]
-pub struct Decoder(BytesMut);
+pub struct Decoder {
+    /// What has arrived and was not taken yet.
+    pub(super) stream: BytesMut,
+}
 
 impl Decoder {
     /// More of the stream.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.stream.extend_from_slice(bytes);
     }
 
     /// The next frame, with the number of its question, if all of it has arrived.
@@ -320,16 +342,16 @@ impl Decoder {
     /// # Errors
     /// What has arrived is no frame.
     pub fn take(&mut self) -> Result<Option<(u32, Frame)>, Broken> {
-        let Some(&length) = self.0.first_chunk() else { return Ok(None) };
+        let Some(&length) = self.stream.first_chunk() else { return Ok(None) };
         let length = u32::from_le_bytes(length) as usize;
         if length > FRAME_MAX {
             return Err(Broken("longer than a frame may be"));
         }
-        if self.0.len() < 4 + length {
+        if self.stream.len() < 4 + length {
             return Ok(None);
         }
-        self.0.advance(4);
-        let mut body = self.0.split_to(length).freeze();
+        self.stream.advance(4);
+        let mut body = self.stream.split_to(length).freeze();
         let kind = take(&mut body, 1)?[0];
         let id = take(&mut body, 4)?;
         let id = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);

@@ -14,7 +14,6 @@ pub struct Incoming {
     received: Vec<u8>,
     /// Records that were opened.
     count: u64,
-    plain: Vec<u8>,
     decoder: Decoder,
 }
 
@@ -22,7 +21,7 @@ impl Incoming {
     /// Nothing yet.
     pub fn new(records: Arc<Records>) -> Self {
         let received = Vec::with_capacity(ROOM);
-        Self { records, received, count: 0, plain: Vec::new(), decoder: Decoder::default() }
+        Self { records, received, count: 0, decoder: Decoder::default() }
     }
 
     /// Where the next bytes from the socket go.
@@ -39,14 +38,13 @@ impl Incoming {
     pub fn open(&mut self) -> Result<(), Closed> {
         let mut at = 0;
         loop {
-            match self.records.open(&self.received[at..], &mut self.count, &mut self.plain)? {
+            let plain = &mut self.decoder.stream;
+            match self.records.open(&self.received[at..], &mut self.count, plain)? {
                 0 => break,
                 taken => at += taken,
             }
         }
         self.received.drain(..at);
-        self.decoder.extend(&self.plain);
-        self.plain.clear();
         Ok(())
     }
 

@@ -1,18 +1,19 @@
 //! Who may speak: the handshake of a link, and the records that follow.
 //!
 //! It is Noise (revision 34) by the crate `snow`: `NNpsk0` with the cluster's key for the
-//! pre-shared one, X25519, ChaCha20-Poly1305 and SHA-256. Each end knows after one message
+//! pre-shared one, X25519, AES-256-GCM and SHA-256. Each end knows after one message
 //! that the other has the key, and neither learns more of it; a link that is recorded today
 //! cannot be read with a key that is lost tomorrow.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use thiserror::Error;
 
-const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
+const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 
 /// What a link begins with: a name that no HTTP request begins with, and the version.
 pub const PREFACE: [u8; 8] = *b"CCLINK\x00\x01";
@@ -164,14 +165,17 @@ impl Records {
         &self,
         received: &[u8],
         count: &mut u64,
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
     ) -> Result<usize, Closed> {
         let Some((&length, rest)) = received.split_first_chunk() else { return Ok(0) };
         let length = usize::from(u16::from_le_bytes(length));
         let Some(sealed) = rest.get(..length) else { return Ok(0) };
         let begin = out.len();
-        out.resize(begin + length.checked_sub(TAG).ok_or(Closed)?, 0);
+        let plain = length.checked_sub(TAG).ok_or(Closed)?;
+        // With room for the tag it is opened in place; else the cipher makes a copy first.
+        out.resize(begin + length, 0);
         self.0.read_message(*count, sealed, &mut out[begin..]).map_err(|_| Closed)?;
+        out.truncate(begin + plain);
         *count = count.checked_add(1).ok_or(Closed)?;
         Ok(2 + length)
     }
@@ -197,19 +201,19 @@ mod tests {
         let mut wire = Vec::new();
         one.seal(b"hello", &mut sent, &mut wire).expect("sealed");
         one.seal(&long, &mut sent, &mut wire).expect("sealed");
-        let (mut at, mut plain) = (0, Vec::new());
+        let (mut at, mut plain) = (0, BytesMut::new());
         while at < wire.len() {
             at += other.open(&wire[at..], &mut opened, &mut plain).expect("opened");
         }
         assert_eq!((sent, opened), (5, 5));
-        assert_eq!(plain, [&b"hello"[..], &long].concat());
+        assert_eq!(plain, *[&b"hello"[..], &long].concat());
         assert!(!wire.windows(5).any(|window| window == b"hello"));
         // Back, with a count of its own.
         let (mut back, mut counted) = (Vec::new(), 0);
         other.seal(b"x", &mut counted, &mut back).expect("sealed");
-        let mut plain = Vec::new();
+        let mut plain = BytesMut::new();
         assert_eq!(one.open(&back, &mut 0, &mut plain), Ok(back.len()));
-        assert_eq!(plain, b"x");
+        assert_eq!(plain, b"x"[..]);
     }
 
     #[test]
@@ -244,10 +248,10 @@ mod tests {
         for at in 2..wire.len() {
             let mut damaged = wire.clone();
             damaged[at] ^= 1;
-            assert_eq!(other.open(&damaged, &mut 0, &mut Vec::new()), Err(Closed));
+            assert_eq!(other.open(&damaged, &mut 0, &mut BytesMut::new()), Err(Closed));
         }
-        assert_eq!(other.open(&wire, &mut 1, &mut Vec::new()), Err(Closed), "repeated");
-        assert_eq!(other.open(&wire[..wire.len() - 1], &mut 0, &mut Vec::new()), Ok(0));
-        assert_eq!(other.open(&[3, 0, 1, 2, 3], &mut 0, &mut Vec::new()), Err(Closed));
+        assert_eq!(other.open(&wire, &mut 1, &mut BytesMut::new()), Err(Closed), "repeated");
+        assert_eq!(other.open(&wire[..wire.len() - 1], &mut 0, &mut BytesMut::new()), Ok(0));
+        assert_eq!(other.open(&[3, 0, 1, 2, 3], &mut 0, &mut BytesMut::new()), Err(Closed));
     }
 }

@@ -87,8 +87,7 @@ impl Outbox {
                 Some((id, Letter::Frame(frame))) => _ = frame.write(id, plain),
                 Some((id, Letter::Value { value, at })) => {
                     let end = value.body().len().min(at + CHUNK_MAX);
-                    let chunk = bytes::Bytes::copy_from_slice(&value.body()[at..end]);
-                    _ = Frame::Chunk(chunk).write(id, plain);
+                    _ = Frame::write_chunk(&value.body()[at..end], id, plain);
                     if end < value.body().len() {
                         let rest = Letter::Value { value, at: end };
                         self.waiting.borrow_mut().push_back((id, rest));
