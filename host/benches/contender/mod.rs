@@ -3,6 +3,7 @@
 //!
 //! All processes run on one core, so that what they cost is comparable, and the client on any.
 
+pub(crate) mod floor;
 pub(crate) mod go;
 pub(crate) mod ours;
 
