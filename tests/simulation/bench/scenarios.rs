@@ -31,6 +31,12 @@ pub(crate) struct Parts<'a> {
     pub(crate) only: Option<&'a str>,
     /// Only clusters of that size.
     pub(crate) nodes: Option<usize>,
+    /// Only with that share of packets lost, where there are several.
+    pub(crate) loss: Option<f64>,
+    /// Which of many runs it is.
+    pub(crate) seed: u64,
+    /// How many members are killed, one after the other.
+    pub(crate) kills: Option<usize>,
     pub(crate) has_foca: bool,
 }
 
@@ -93,14 +99,17 @@ fn empty(who: Who, seed: u64, nodes: usize) -> World {
 struct Table {
     is_met: bool,
     has_foca: bool,
+    /// What the seeds of all scenarios are moved by.
+    seed: u64,
     began: Instant,
 }
 
 impl Table {
-    /// Measures both, or ours alone.
-    fn of<T: Default>(&self, measure: impl Fn(Who) -> T) -> [T; 2] {
-        let foca = if self.has_foca { measure(Who::Foca) } else { T::default() };
-        [measure(Who::Ours), foca]
+    /// Measures both, or ours alone, from the same seed.
+    fn of<T: Default>(&self, seed: u64, measure: impl Fn(Who, u64) -> T) -> [T; 2] {
+        let seed = self.seed + seed;
+        let foca = if self.has_foca { measure(Who::Foca, seed) } else { T::default() };
+        [measure(Who::Ours, seed), foca]
     }
 
     fn line(&mut self, what: &str, ours: &str, foca: &str, target: &str, is_met: bool) {
@@ -114,8 +123,8 @@ impl Table {
 
 /// Measures; whether all targets were met.
 pub(crate) fn run(parts: &Parts<'_>) -> bool {
-    let Parts { size, only, nodes, has_foca } = *parts;
-    let mut table = Table { is_met: true, has_foca, began: Instant::now() };
+    let Parts { size, only, nodes, has_foca, seed, kills, .. } = *parts;
+    let mut table = Table { is_met: true, has_foca, seed: 100 * seed, began: Instant::now() };
     println!(
         "{:<46} {:>20} {:>20}   target",
         "virtual time; mean / max where there are many", "ours", "foca new_lan"
@@ -129,10 +138,13 @@ pub(crate) fn run(parts: &Parts<'_>) -> bool {
         sizes = vec![nodes];
     }
     let wants = |name: &str| only.is_none_or(|only| name.starts_with(only));
+    let wants_loss = |loss: f64| parts.loss.is_none_or(|only| (only - loss).abs() < 1e-9);
     for &nodes in &sizes {
-        for loss in [0.0, 0.05] {
+        for loss in [0.0, 0.05].into_iter().filter(|it| wants_loss(*it)) {
             if wants("kill") {
-                kill(&mut table, nodes, loss);
+                let most = if nodes > 1_000 { 3 } else { 10 };
+                let victims = kills.unwrap_or(most).min(nodes / 4);
+                kill(&mut table, nodes, loss, victims);
             }
         }
         if wants("leave") {
@@ -142,8 +154,9 @@ pub(crate) fn run(parts: &Parts<'_>) -> bool {
             join(&mut table, nodes);
         }
         if wants("idle") {
-            idle(&mut table, nodes, 0.0);
-            idle(&mut table, nodes, 0.05);
+            for loss in [0.0, 0.05].into_iter().filter(|it| wants_loss(*it)) {
+                idle(&mut table, nodes, loss);
+            }
         }
         if wants("split") {
             split(&mut table, nodes);
@@ -161,7 +174,7 @@ pub(crate) fn run(parts: &Parts<'_>) -> bool {
     }
     let minutes = if size == Size::Small { 1 } else { 30 };
     if wants("false") {
-        for loss in [0.05, 0.2] {
+        for loss in [0.05, 0.2].into_iter().filter(|it| wants_loss(*it)) {
             false_deaths(&mut table, nodes, loss, minutes);
         }
     }
@@ -186,32 +199,38 @@ fn time_until(world: &mut World, limit: Duration, is_so: impl Fn(&World) -> bool
     world.now.saturating_sub(began)
 }
 
-fn kill(table: &mut Table, nodes: usize, loss: f64) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 11, nodes);
+fn kill(table: &mut Table, nodes: usize, loss: f64, victims: usize) {
+    let [ours, foca] = table.of(11, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         world.network.loss = loss;
         world.run(seconds(20));
-        let victims = if nodes > 1_000 { 3 } else { 10.min(nodes / 4) };
-        let times: Vec<_> = (0..victims)
-            .map(|victim| {
-                world.run(Duration::from_millis(137 * victim as u64));
-                world.kill(victim);
-                time_until(&mut world, seconds(60), |world| world.believers(victim) == 0)
-            })
-            .collect();
-        mean_and_max(&times)
+        let mut found_in = Vec::new();
+        let mut known_in = Vec::new();
+        for victim in 0..victims {
+            world.run(Duration::from_millis(137 * victim as u64));
+            world.kill(victim);
+            let at = world.now;
+            let all = time_until(&mut world, seconds(60), |it| it.believers(victim) == 0);
+            let found = world.watch.first_down.get(&victim);
+            found_in.push(found.map_or(all, |it| it.saturating_sub(at)));
+            known_in.push(all);
+        }
+        (mean_and_max(&known_in), mean_and_max(&found_in))
     });
+    let [(ours, ours_found), (foca, foca_found)] = [ours, foca];
     let limits =
         if loss > 0.0 { (seconds(4), 3_500) } else { (Duration::from_millis(1_800), 3_000) };
     let is_met = ours.0 <= limits.0 && ours.1 <= Duration::from_millis(limits.1);
     let what = format!("kill -9, all know: N {nodes}, loss {loss}");
     let target = if loss > 0.0 { "max 3.5 s" } else { "mean 1.8 s, max 3.0 s" };
     table.line(&what, &shown(ours), &shown(foca), target, is_met);
+    let what = "  until the first knows";
+    table.line(what, &shown(ours_found), &shown(foca_found), "", true);
 }
 
 fn vanish(table: &mut Table, nodes: usize) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 12, nodes);
+    let [ours, foca] = table.of(12, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         let times: Vec<_> = (0..5)
             .map(|victim| {
                 world.run(Duration::from_millis(137 * victim as u64));
@@ -226,8 +245,8 @@ fn vanish(table: &mut Table, nodes: usize) {
 }
 
 fn leave(table: &mut Table, nodes: usize) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 13, nodes);
+    let [ours, foca] = table.of(13, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         let times: Vec<_> = (0..5)
             .map(|leaver| {
                 world.run(seconds(3));
@@ -248,8 +267,8 @@ fn leave(table: &mut Table, nodes: usize) {
 }
 
 fn join(table: &mut Table, nodes: usize) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 14, nodes);
+    let [ours, foca] = table.of(14, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         let mut learnt_in = Vec::new();
         let mut spread_in = Vec::new();
         for joiner in 0..3 {
@@ -290,8 +309,8 @@ fn join(table: &mut Table, nodes: usize) {
 
 fn idle(table: &mut Table, nodes: usize, loss: f64) {
     let time = 60;
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 15, nodes);
+    let [ours, foca] = table.of(15, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         world.network.loss = loss;
         world.run(seconds(30));
         world.forget_what_happened();
@@ -318,8 +337,8 @@ fn idle(table: &mut Table, nodes: usize, loss: f64) {
 }
 
 fn split(table: &mut Table, nodes: usize) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 16, nodes);
+    let [ours, foca] = table.of(16, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         let candidates: Vec<_> = (0..nodes).collect();
         if who == Who::Ours {
             world.discover_all(&candidates);
@@ -335,8 +354,8 @@ fn split(table: &mut Table, nodes: usize) {
 }
 
 fn cold_start(table: &mut Table, nodes: usize) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = empty(who, 17, nodes);
+    let [ours, foca] = table.of(17, |who, seed| {
+        let mut world = empty(who, seed, nodes);
         let candidates: Vec<_> = (0..nodes).collect();
         let began = world.now;
         for node in 0..nodes {
@@ -365,8 +384,8 @@ fn cold_start(table: &mut Table, nodes: usize) {
 
 fn pause(table: &mut Table, nodes: usize) {
     for time in [7, 15] {
-        let [ours, foca] = table.of(|who| {
-            let mut world = settled(who, 18, nodes);
+        let [ours, foca] = table.of(18, |who, seed| {
+            let mut world = settled(who, seed, nodes);
             for node in 0..3 {
                 world.pause(node);
                 world.run(seconds(time));
@@ -382,8 +401,8 @@ fn pause(table: &mut Table, nodes: usize) {
 }
 
 fn false_deaths(table: &mut Table, nodes: usize, loss: f64, minutes: u64) {
-    let [ours, foca] = table.of(|who| {
-        let mut world = settled(who, 19, nodes);
+    let [ours, foca] = table.of(19, |who, seed| {
+        let mut world = settled(who, seed, nodes);
         world.network.loss = loss;
         world.run(seconds(60 * minutes));
         let renewals: u64 = world.nodes.iter().map(|node| node.renewals).sum();

@@ -7,7 +7,8 @@
 //! needs to wait. Silence says nothing, and the suspicion takes its time.
 //!
 //! Invariants:
-//! - nobody is challenged more than once a second;
+//! - nobody is challenged more than once a second, and once more by the watch, which leaves
+//!   alone whom anything else has just challenged;
 //! - refusal alone kills nobody: there is a failed probe, or another member's word, too;
 //! - a member that was killed by a refusal and turned out to be the same process is not
 //!   killed so again for a while: something on the way lies.
@@ -38,6 +39,8 @@ pub(super) enum Cause {
     Probe(foca::Timer<Id>),
     /// Another member has it for dead.
     Word { id: Id, incarnation: u16 },
+    /// It did not pass the watch's probe.
+    Watch { id: Id, incarnation: u16 },
     /// We have it for dead, and another member does not: it is to begin a new life.
     Dead,
     /// It did not answer on its peer port.
@@ -67,11 +70,15 @@ impl Challenges {
         !was_same
     }
 
-    fn may_ask(&mut self, addr: SocketAddr, now: Duration) -> bool {
+    fn may_ask(&mut self, addr: SocketAddr, cause: &Cause, now: Duration) -> bool {
         if self.last.get(&addr).is_some_and(|last| now < *last + PAUSE) {
             return false;
         }
-        self.last.insert(addr, now);
+        // The watch's is not counted: a member that passes it has refuted nothing, and a
+        // suspicion that comes next is to be challenged too.
+        if !matches!(cause, Cause::Watch { .. }) {
+            self.last.insert(addr, now);
+        }
         true
     }
 
@@ -83,19 +90,20 @@ impl Challenges {
 }
 
 impl Machine {
-    /// Asks `id` whether it is still there.
-    pub(super) fn challenge(&mut self, id: Id, incarnation: u16, cause: Cause) {
-        if !self.challenges.may_ask(id.addr, self.now) {
-            return;
+    /// Asks `id` whether it is still there, unless that was asked a moment ago.
+    pub(super) fn challenge(&mut self, id: Id, incarnation: u16, cause: Cause) -> bool {
+        if !self.challenges.may_ask(id.addr, &cause, self.now) {
+            return false;
         }
         let verdict = match cause {
             Cause::Dead => Verdict::Down,
+            Cause::Watch { .. } => Verdict::Unheard,
             Cause::Probe(_) | Cause::Word { .. } | Cause::Evidence { .. } => Verdict::Suspect,
         };
         let question = Question::Challenge { asked: id, incarnation, verdict };
-        if self.ask(id.addr, question, Purpose::Challenge(cause)) {
-            self.counters.challenges += 1;
-        }
+        let is_asked = self.ask(id.addr, question, Purpose::Challenge(cause));
+        self.counters.challenges += u64::from(is_asked);
+        is_asked
     }
 
     /// The node's own word that a member does not answer.
@@ -120,12 +128,15 @@ impl Machine {
         if *asked == own {
             // As if the cluster had told us: foca refutes, or begins a new life.
             let state = match verdict {
-                Verdict::Suspect => foca::State::Suspect,
-                Verdict::Down => foca::State::Down,
+                Verdict::Unheard => None,
+                Verdict::Suspect => Some(foca::State::Suspect),
+                Verdict::Down => Some(foca::State::Down),
             };
-            let rumour = Member::new(own, incarnation, state);
-            self.health.worse();
-            self.swim(|foca, to| foca.apply_many(std::iter::once(rumour), true, to));
+            if let Some(state) = state {
+                let rumour = Member::new(own, incarnation, state);
+                self.health.worse();
+                self.swim(|foca, to| foca.apply_many(std::iter::once(rumour), true, to));
+            }
         }
         Some(Answer::Alive { id: self.id(), incarnation: self.incarnation() })
     }
@@ -140,6 +151,9 @@ impl Machine {
                 if matches!(cause, Cause::Probe(_)) {
                     self.counters.udp_degraded += 1;
                     self.event(Event::UdpDegraded(to));
+                }
+                if let Cause::Watch { id, .. } = &cause {
+                    self.watched_answered(id);
                 }
                 let alive = Member::new(id, incarnation, foca::State::Alive);
                 self.swim(|foca, to| foca.apply_many(std::iter::once(alive), true, to));
@@ -164,6 +178,14 @@ impl Machine {
                     self.suspicion_ended(timer);
                 }
             }
+            Cause::Watch { id, incarnation } => {
+                self.watched_refused(&id);
+                if self.challenges.may_kill(to, self.now) {
+                    self.bury(id, incarnation);
+                } else {
+                    self.suspect(id, incarnation);
+                }
+            }
             Cause::Word { id, incarnation } => {
                 if self.challenges.may_kill(to, self.now) {
                     self.bury(id, incarnation);
@@ -175,7 +197,7 @@ impl Machine {
     }
 
     /// Suspects a member ourselves.
-    fn suspect(&mut self, id: Id, incarnation: u16) {
+    pub(super) fn suspect(&mut self, id: Id, incarnation: u16) {
         let suspect = Member::new(id, incarnation, foca::State::Suspect);
         self.swim(|foca, to| foca.apply_many(std::iter::once(suspect), true, to));
         let after = tuning::config(&self.tuning, self.sized_for).suspect_to_down_after;

@@ -45,7 +45,9 @@ pub(super) const MEMBERS_MAX: usize = 10_000;
 /// What the asker thinks of whom it challenges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be down.
+    /// It was not heard of, and nobody has been told so.
+    Unheard,
+    /// It may be down, as others may have heard.
     Suspect,
     /// It is down: it must begin a new life.
     Down,
@@ -127,7 +129,11 @@ impl Request {
             Question::Challenge { asked, incarnation, verdict } => {
                 asked.encode(&mut to);
                 to.put_u16(*incarnation);
-                to.put_u8(u8::from(*verdict == Verdict::Down));
+                to.put_u8(match verdict {
+                    Verdict::Suspect => 0,
+                    Verdict::Down => 1,
+                    Verdict::Unheard => 2,
+                });
             }
             Question::Sync { incarnation, digests, notes } => {
                 to.put_u16(*incarnation);
@@ -155,6 +161,7 @@ impl Request {
                 verdict: match from.try_get_u8()? {
                     0 => Verdict::Suspect,
                     1 => Verdict::Down,
+                    2 => Verdict::Unheard,
                     _ => return Err(Malformed),
                 },
             },

@@ -13,6 +13,7 @@
 //! - `notices`, `seqs`, `trades`: what members publish, heard once by each; `currency`: whether
 //!   this node has heard it;
 //! - `swim`: foca and its timers, `tuning`, `health`, `timers`, `effects`: what it is given;
+//!   `watch`: a probe beside foca's;
 //! - `join`, `tombstones`: finding members again, forgetting them;
 //! - `rivals`, `leave`: when this node has to go, and how it goes;
 //! - `gate`, `publish`: what the rest of the node is told.
@@ -50,6 +51,7 @@ mod timers;
 mod tombstones;
 mod trades;
 mod tuning;
+mod watch;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -76,9 +78,11 @@ use notices::{Notices, Origin};
 use publish::Publisher;
 use records::Shared;
 use rivals::Rivals;
+use swim::Haste;
 use timers::{Timer, Timers};
 use tombstones::Tombstones;
 use trades::Catching;
+use watch::Watch;
 
 use super::Keys;
 
@@ -103,6 +107,8 @@ pub struct Machine {
     wanted_keys: Keys,
     timers: Timers,
     health: Health,
+    haste: Haste,
+    watch: Watch,
     records: Shared,
     /// What foca hands broadcasts to; the notices are in it.
     handler: Handler,
@@ -186,6 +192,8 @@ impl Machine {
             wanted_keys: keys,
             timers: Timers::default(),
             health: Health::default(),
+            haste: Haste::default(),
+            watch: Watch::default(),
             records,
             handler,
             own,
@@ -283,6 +291,7 @@ impl Machine {
         for timer in [Timer::Join, Timer::Publish] {
             self.timers.set(self.now, timer);
         }
+        self.begin_watch();
         self.set_jittered(self.tuning.rejoin, Timer::Rejoin);
         self.set_jittered(self.tuning.sync, Timer::Sync);
         self.timers.set(self.now + tombstones::SWEEP, Timer::Sweep);
@@ -295,6 +304,7 @@ impl Machine {
             match timer {
                 Timer::Swim(timer) => self.swim(|foca, effects| foca.handle_timer(timer, effects)),
                 Timer::Suspicion(timer) => self.suspicion_ended(timer),
+                Timer::Watch => self.watch(),
                 Timer::Doubt { id, incarnation } => self.doubt_ended(id, incarnation),
                 Timer::Join => self.try_to_join(),
                 Timer::Rejoin => self.knock(),
@@ -452,6 +462,7 @@ impl Machine {
             self.outdo(epoch, version);
         }
         self.hear();
+        self.hurry();
         let notices = self.handler.notices().backlog.items();
         let is_flooded = self.foca.custom_broadcast_backlog() - notices >= PASSED_ON_MAX;
         let has_news = {

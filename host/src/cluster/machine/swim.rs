@@ -2,12 +2,23 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use foca::{Error, Message, OwnedNotification};
+use foca::{Error, Message, OwnedNotification, State};
 
 use super::{
     Channel, Event, Id, Machine, Output, Phase, Rejection, Swim, challenge::Cause, codec,
     effects::Effects, meta::Subject, timers::Timer, tuning,
 };
+
+/// Suspects that are asked at once by a node that stood still.
+const SUSPECTS_ASKED: usize = 8;
+
+/// A round of gossip before its time.
+#[derive(Debug, Default)]
+pub(super) struct Haste {
+    is_wanted: bool,
+    /// There was one since the last round that was due.
+    is_spent: bool,
+}
 
 impl Machine {
     /// Runs one call into foca and sees to what it asked for.
@@ -59,9 +70,24 @@ impl Machine {
         if matches!(header.message, Message::Ack(_) | Message::ForwardedAck { .. }) {
             self.health.better();
         }
+        self.watch.heard(&header.src);
+        if let Message::ForwardedAck { origin, .. } = &header.message {
+            self.watch.heard(origin);
+        }
         self.challenges.note_boot(header.src.addr, opened.boot);
         self.currency.heard_somebody();
         self.swim(|foca, effects| foca.handle_data(&opened.payload, effects));
+    }
+
+    /// Passes the word of a death on at once: at each node on its way it would wait for half
+    /// a round of gossip. It is sent no more often than it would be, only sooner; and of many
+    /// deaths at once the rounds that are due carry most.
+    pub(super) fn hurry(&mut self) {
+        let is_wanted = std::mem::take(&mut self.haste.is_wanted);
+        if is_wanted && !self.haste.is_spent && self.foca.updates_backlog() > 0 {
+            self.haste.is_spent = true;
+            self.swim(|foca, effects| foca.gossip(effects));
+        }
     }
 
     /// Sets a timer of foca's, later than it asks for if this node is not well.
@@ -72,6 +98,7 @@ impl Machine {
                 // Nodes that started together would gossip in step, and news would wait for
                 // the next beat at each of them.
                 after = after.mul_f64(0.8 + 0.4 * self.dice.f64());
+                self.haste.is_spent = false;
             }
             self.timers.set(self.now + after, Timer::Swim(timer));
             return;
@@ -126,6 +153,7 @@ impl Machine {
             OwnedNotification::MemberDown(id) => {
                 self.publisher.touch();
                 self.counters.members_down += 1;
+                self.haste.is_wanted = true;
                 self.tombstones.add(*id, self.now);
                 self.sync_soon();
                 self.event(Event::Down { id: *id, has_left: self.is_leaving(id) });
@@ -170,7 +198,7 @@ impl Machine {
     }
 
     /// Notices that the machine was not driven for a while: packets that would clear the
-    /// suspects are waiting, so nobody is condemned for what came due meanwhile.
+    /// suspects are waiting or were lost, so their time begins anew, and they are asked.
     pub(super) fn notice_lag(&mut self) {
         let Some(due) = self.timers.next_due() else { return };
         let lag = self.now.saturating_sub(due);
@@ -186,8 +214,12 @@ impl Machine {
         self.sync_with_any();
         self.sync_soon();
         let anew = self.now + tuning::config(&self.tuning, self.sized_for).suspect_to_down_after;
-        self.timers.put_off(self.now, anew, |timer| {
-            matches!(timer, Timer::Suspicion(_) | Timer::Doubt { .. })
-        });
+        self.timers
+            .put_off(anew, |timer| matches!(timer, Timer::Suspicion(_) | Timer::Doubt { .. }));
+        let members = self.foca.iter_members().filter(|it| it.state() == State::Suspect);
+        let suspects: Vec<_> = members.map(|it| (*it.id(), it.incarnation())).collect();
+        for (id, incarnation) in self.dice.choose_multiple(suspects, SUSPECTS_ASKED) {
+            self.challenge(id, incarnation, Cause::Word { id, incarnation });
+        }
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Swim(foca::Timer<Id>),
     /// foca's "a suspect becomes down now".
     Suspicion(foca::Timer<Id>),
+    /// The next step of watching the next member.
+    Watch,
     /// The same for a suspicion that we have raised.
     Doubt {
         /// The member that is suspected.
@@ -83,16 +85,11 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry.timer)
     }
 
-    /// Puts off every timer that is due at `now` and that `which` picks until `until`.
-    pub(super) fn put_off(
-        &mut self,
-        now: Duration,
-        until: Duration,
-        which: impl Fn(&Timer) -> bool,
-    ) {
+    /// Puts off every timer that `which` picks, and that is due before `until`, until then.
+    pub(super) fn put_off(&mut self, until: Duration, which: impl Fn(&Timer) -> bool) {
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         for Reverse(entry) in &mut entries {
-            if entry.due <= now && which(&entry.timer) {
+            if entry.due < until && which(&entry.timer) {
                 entry.due = until;
             }
         }

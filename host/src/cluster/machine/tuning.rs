@@ -17,8 +17,9 @@ use super::envelope::PAYLOAD_MAX;
 /// How fast the cluster notices and tells. The defaults suit nodes in one region.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
-    /// Time between two probes of this node. A death is found after 1.58 of them on
-    /// average, whatever the cluster's size. More than three times `rtt`.
+    /// Time between two probes of this node, of which every other one is of the same member:
+    /// see `watch`. A death is found within two of them, whatever the cluster's size. More
+    /// than three times `rtt`.
     pub period: Duration,
     /// How long the answer to a probe may take before others are asked to try.
     pub rtt: Duration,
@@ -78,9 +79,10 @@ impl Default for Tuning {
 /// foca's configuration for a cluster of `members`.
 pub(super) fn config(tuning: &Tuning, members: usize) -> Config {
     Config {
-        probe_period: tuning.period,
+        // The other half of the probes are the watch's.
+        probe_period: 2 * tuning.period,
         probe_rtt: tuning.rtt,
-        num_indirect_probes: at_least_one(tuning.fanout),
+        num_indirect_probes: at_least_one(indirect(tuning, members)),
         max_transmissions: transmissions(members),
         suspect_to_down_after: suspicion(tuning, members),
         // Not by a timer for each death: see `tombstones`.
@@ -103,6 +105,14 @@ pub(super) fn transmissions(members: usize) -> NonZeroU8 {
     let digits = members.checked_ilog10().unwrap_or(0) + 1;
     let times = if digits < 3 { digits + 1 } else { digits };
     u8::try_from(4 * times).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX)
+}
+
+/// Others that foca asks to try. A suspicion is told to everybody and so is its refutation: a
+/// large cluster can afford fewer of them for each member, and one more that tries leaves a
+/// fifth of them where one packet in twenty gets lost.
+fn indirect(tuning: &Tuning, members: usize) -> usize {
+    let hundreds = members.checked_ilog10().unwrap_or(0).saturating_sub(2);
+    tuning.fanout + usize::try_from(hundreds).unwrap_or(0)
 }
 
 /// 4 seconds · log10(n), and no less than the setting.
@@ -131,6 +141,12 @@ mod tests {
     fn f4_updates_are_sent_often_enough_for_all_to_hear() {
         let sent = [1, 9, 10, 99, 100, 999, 1_000, 5_000].map(|n| transmissions(n).get());
         assert_eq!(sent, [8, 8, 12, 12, 12, 12, 16, 16]);
+    }
+
+    #[test]
+    fn a_suspicion_takes_more_others_in_a_large_cluster() {
+        let asked = [1, 100, 999, 1_000, 5_000, 10_000].map(|n| indirect(&Tuning::default(), n));
+        assert_eq!(asked, [3, 3, 3, 4, 4, 5]);
     }
 
     #[test]

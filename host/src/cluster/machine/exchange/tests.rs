@@ -65,6 +65,8 @@ fn parcel(count: u64) -> Parcel {
 fn requests() -> Vec<Request> {
     let digests = Digests { members: 1, records: 2, notices: 3 };
     let questions = [
+        Question::Challenge { asked: id(2), incarnation: 3, verdict: Verdict::Unheard },
+        Question::Challenge { asked: id(2), incarnation: 3, verdict: Verdict::Suspect },
         Question::Challenge { asked: id(2), incarnation: 3, verdict: Verdict::Down },
         Question::Sync { incarnation: 4, digests, notes: notes(1) },
         Question::Push { notes: notes(40) },
