@@ -6,9 +6,9 @@
 //! that nothing that a front may keep is of use to it. What counts is the CPU time of front and
 //! owner together for each request. Run it with `cargo bench -p cachecluster --bench peer_hop`.
 //!
-//! A third pair does nothing but the system calls of a hop (the *floor*). With one client there
-//! is nothing to batch, and no program can be below it: Go's time over the floor's is the most
-//! that anybody can have there.
+//! Two more pairs show what can be had on this machine with one client, where there is nothing
+//! to batch: one that is hyper and nothing else, and one that does nothing but the system calls
+//! of a hop (the *floor*), below which nobody can be.
 //!
 //! It fails if ours has less than 4 times Go's capacity with one client, or 6.5 times with 32.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
@@ -18,14 +18,14 @@ mod contender;
 use std::{fmt::Write as _, net::SocketAddr, path::Path, process::ExitCode};
 
 use cachecluster::ring::{self, Kind, Ring};
-use contender::{Client, Process, floor, go, median, ours};
+use contender::{Client, Process, floor, go, hyper, median, ours};
 
 /// Bytes of a value, clients, and the least capacity beside Go's.
 const CASES: [(usize, usize, f64); 4] =
     [(1_024, 1, 4.0), (1_024, 32, 6.5), (10_240, 1, 4.0), (10_240, 32, 6.5)];
 
 fn main() -> ExitCode {
-    if ours::serve_if_told() || floor::serve_if_told() {
+    if ours::serve_if_told() || floor::serve_if_told() || hyper::serve_if_told() {
         return ExitCode::SUCCESS;
     }
     // `cargo test --all-targets` runs this too, to see that it works.
@@ -35,10 +35,15 @@ fn main() -> ExitCode {
     let mut is_good = true;
     println!(
         "{:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "body B", "clients", "Go us", "ours us", "floor us", "capacity", "possible"
+        "body B", "clients", "Go us", "ours us", "hyper us", "floor us", "capacity"
     );
     for (size, clients, least) in CASES {
-        let mut contenders = [Pair::go(&program, size), Pair::ours(size), Pair::floor(size)];
+        let mut contenders = [
+            Pair::go(&program, size),
+            Pair::ours(size),
+            Pair::of_two(|owner| hyper::start(size, owner)),
+            Pair::of_two(|owner| floor::start(size, owner)),
+        ];
         for pair in &mut contenders {
             pair.connect(clients);
         }
@@ -47,13 +52,11 @@ fn main() -> ExitCode {
                 pair.round(round * requests..(round + 1) * requests, size, round > 0);
             }
         }
-        let [go, ours, floor] = contenders.map(|pair| median(pair.costs));
+        let [go, ours, hyper, floor] = contenders.map(|pair| median(pair.costs));
         let capacity = go / ours;
         is_good &= capacity >= least;
-        // With more clients, whoever batches is below the floor.
-        let possible = if clients == 1 { format!("{:.2}", go / floor) } else { String::new() };
         println!(
-            "{size:>8} {clients:>8} {go:>9.1} {ours:>9.1} {floor:>9.1} {capacity:>9.2} {possible:>9}"
+            "{size:>8} {clients:>8} {go:>9.1} {ours:>9.1} {hyper:>9.1} {floor:>9.1} {capacity:>9.2}"
         );
     }
     if is_measuring && !is_good {
@@ -88,19 +91,14 @@ impl Pair {
         Self { front, owner, addresses, path, clients: Vec::new(), costs: Vec::new() }
     }
 
-    fn floor(size: usize) -> Self {
-        let (owner, at_owner) = floor::start(size, None);
-        // For the client, whose requests an owner does not understand.
-        let (front, at_front) = floor::start(size, Some(at_owner));
+    /// A pair that is started one after the other, and whose front understands its owner.
+    fn of_two(start: impl Fn(Option<SocketAddr>) -> (Process, SocketAddr)) -> Self {
+        let (owner, at_owner) = start(None);
+        let (front, at_front) = start(Some(at_owner));
         let path = Box::new(|number| format!("/g/key-{number:08}"));
-        Self {
-            front,
-            owner,
-            addresses: [at_front; 2],
-            path,
-            clients: Vec::new(),
-            costs: Vec::new(),
-        }
+        // They have nothing to put into anybody's memory first.
+        let addresses = [at_front; 2];
+        Self { front, owner, addresses, path, clients: Vec::new(), costs: Vec::new() }
     }
 
     fn go(program: &Path, size: usize) -> Self {

@@ -5,6 +5,7 @@
 
 pub(crate) mod floor;
 pub(crate) mod go;
+pub(crate) mod hyper;
 pub(crate) mod ours;
 
 use std::{
