@@ -250,7 +250,7 @@ fn a_hit_is_described_and_validates() {
 }
 
 #[test]
-fn a_hit_reads_the_same_whichever_way_it_took() {
+fn a_reply_reads_the_same_whichever_way_it_took() {
     let front = Front::start();
     let mut client = front.connect();
     let sorted = |reply: &Reply| {
@@ -261,10 +261,19 @@ fn a_hit_reads_the_same_whichever_way_it_took() {
     };
     for key in ["page", "plain", "nothing", "absent", "down", "big"] {
         let target = format!("/g/{key}");
-        client.ask("GET", &target, "");
-        let quick = client.ask("GET", &target, "");
         // A header that changes nothing, and is left to hyper.
-        let slow = client.ask("GET", &target, "connection: keep-alive\r\n");
+        let slowly = "connection: keep-alive\r\n";
+        let missed = ["", slowly].map(|headers| {
+            client.ask("DELETE", &target, "");
+            client.ask("GET", &target, headers)
+        });
+        for reply in &missed {
+            let status = reply.header("cache-status").unwrap();
+            assert!(status.starts_with("cachecluster; fwd=miss"), "{status}");
+        }
+        assert_eq!(sorted(&missed[0]), sorted(&missed[1]), "{key}");
+        let quick = client.ask("GET", &target, "");
+        let slow = client.ask("GET", &target, slowly);
         assert_eq!(sorted(&quick), sorted(&slow), "{key}");
         for reply in [quick, slow] {
             let status = reply.header("cache-status").unwrap();
@@ -397,6 +406,19 @@ fn pipelined_replies_come_in_order_and_large_ones_whole() {
             }
         }
     }
+}
+
+#[test]
+fn a_reply_that_is_there_waits_for_the_one_before_it() {
+    let front = Front::start();
+    let mut client = front.connect();
+    client.ask("GET", "/g/k", "");
+    client.send("GET /g/held HTTP/1.1\r\n\r\nGET /g/k HTTP/1.1\r\n\r\nHEAD /g/k HTTP/1.1\r\n\r\n");
+    front.wait("the fill", |front| front.origin.waiting.load(Ordering::SeqCst) == 1);
+    front.origin.gate.add_permits(1);
+    assert_eq!(client.reply(false).text(), "held");
+    assert_eq!(client.reply(false).text(), "k");
+    assert_eq!(client.reply(true).status, 200);
 }
 
 #[test]
