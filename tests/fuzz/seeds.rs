@@ -230,6 +230,7 @@ fn link() -> Vec<Vec<u8>> {
         grace: Duration::from_secs(3),
         age: Duration::from_millis(7),
         length: 5,
+        is_given: true,
         head: Some(Arc::new(head)),
     };
     let offer = Offer {

@@ -28,6 +28,13 @@ async fn who_joins_takes_over_what_the_others_hold() {
     let hit = new.group.get(&key, &patience()).await.expect("a value");
     assert_eq!(hit.provenance.served, Served::Hit);
     assert!(hit.provenance.ttl <= new.group.settings().ttl);
+    // And it does not take itself for the one who filled it, as the others do what they filled.
+    let is_given = |node: &Node, key: &[u8]| {
+        let held = node.group.explain(key).held.filter(|held| !held.is_copy);
+        held.expect("a value of its own").is_given
+    };
+    assert!(is_given(new, &key));
+    assert!(!is_given(one, &one.own_keys("numbered", 1)[0]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,8 @@ pub struct Holding {
     pub bytes: Option<usize>,
     /// Whether it is a copy of what another node owns.
     pub is_copy: bool,
+    /// Whether this node has it from the memory of another one, which owned the key before.
+    pub is_given: bool,
     /// Whether it is past its TTL, and served while it is refreshed.
     pub is_stale: bool,
     /// Time since the getter gave it.
@@ -42,7 +44,9 @@ impl Group {
         let now = Instant::now();
         let held = |is_copy: bool, found: Option<(Entry, Age)>| {
             let (entry, age) = found.filter(|(_, age)| age.state != State::Dead)?;
+            let is_given = entry.is_given();
             Some(Holding {
+                is_given,
                 bytes: entry.value.map(|value| value.body().len()),
                 is_copy,
                 is_stale: age.state == State::Stale,

@@ -129,4 +129,6 @@ pub struct Held {
     pub grace: Duration,
     /// Time since its getter gave it.
     pub age: Duration,
+    /// Whether that node has it from another one's memory in its turn.
+    pub is_given: bool,
 }

@@ -64,7 +64,7 @@ impl Group {
         self.flights.pause_for(key, |is_open| {
             let is_known = is_open || self.look_quietly(key, now);
             !is_known && !is_outdated(age) && {
-                let inserted = self.store.insert(key, Some(held.value), lifetime, now);
+                let inserted = self.store.insert_given(key, held.value, lifetime, now);
                 self.count_evictions(inserted)
             }
         })
@@ -103,7 +103,7 @@ impl Group {
     fn inherit(&self, key: &[u8], value: Value, lifetime: Lifetime, keep: bool) -> Landing {
         let stored = keep && {
             self.failures.forget(key);
-            let kept = self.store.insert(key, Some(value.clone()), lifetime, Instant::now());
+            let kept = self.store.insert_given(key, value.clone(), lifetime, Instant::now());
             self.count_evictions(kept)
         };
         let ttl = if stored { lifetime.ttl() } else { Duration::ZERO };
@@ -114,7 +114,8 @@ impl Group {
 /// What an entry is worth to another node, if it is a fresh value.
 fn held((entry, age): (Entry, Age)) -> Option<Held> {
     let value = entry.value.clone().filter(|_| age.state == State::Fresh)?;
-    Some(Held { value, ttl: age.ttl(), grace: entry.grace(), age: age.age() })
+    let is_given = entry.is_given();
+    Some(Held { value, ttl: age.ttl(), grace: entry.grace(), age: age.age(), is_given })
 }
 
 /// How long what another node held is kept here: as long as there, within the group's

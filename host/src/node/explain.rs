@@ -47,15 +47,19 @@ pub(super) async fn explain(running: &Running, group: &Group, key: &[u8]) -> Val
     })
 }
 
-/// Who holds the key, this node first. A copy was filled by the node that owns the key; a
-/// value that has changed hands counts for the node that owns it now.
+/// Who holds the key, this node first. A copy was filled by the node that owns the key; of a
+/// value that has changed hands nobody knows any more who filled it.
 fn holders(here: &Explanation, owners: &[Route], others: &[(Route, Held)]) -> Vec<Value> {
     let owner = owners.first().map(|owner| owner.name.as_str());
     let myself = owners.iter().find(|route| route.address.is_none());
     let own = here.held.as_ref().map(|held| {
         let mut shown = describe_held(held);
         shown["node"] = json!("this node");
-        shown["filled_by"] = json!(if held.is_copy { owner } else { Some("this node") });
+        shown["filled_by"] = json!(match held {
+            Holding { is_copy: true, .. } => owner,
+            Holding { is_given: true, .. } => Some(GIVEN),
+            _ => Some("this node"),
+        });
         shown["is_owner"] = json!(myself.is_some_and(|it| Some(it.name.as_str()) == owner));
         shown
     });
@@ -65,7 +69,7 @@ fn holders(here: &Explanation, owners: &[Route], others: &[(Route, Held)]) -> Ve
             "node": route.name,
             "peers": route.address,
             "is_owner": is_owner,
-            "filled_by": owner,
+            "filled_by": if held.is_given { Some(GIVEN) } else { owner },
             "as": if is_owner { OWN } else { COPY },
             "state": "fresh",
             "bytes": held.value.body().len(),
@@ -75,6 +79,9 @@ fn holders(here: &Explanation, owners: &[Route], others: &[(Route, Held)]) -> Ve
     };
     own.into_iter().chain(others.iter().map(other)).collect()
 }
+
+/// Who filled what a node has from the memory of a previous owner.
+const GIVEN: &str = "another node (handed over)";
 
 const OWN: &str = "own";
 const COPY: &str = "copy";

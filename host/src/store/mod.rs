@@ -50,12 +50,17 @@ const SHARDS_MAX: usize = 16;
 /// does not make a store refuse or thrash on what its budget could hold.
 const LARGEST_VALUES_PER_SHARD: u64 = 8;
 
+/// Set in the time of an answer that this node has from another one's memory: a bit that no
+/// time has, so that it costs an answer nothing to know it.
+const GIVEN: u64 = 1 << 63;
+
 /// One answer in memory: a value, or that there is none.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The value; `None` remembers that the origin has none.
     pub value: Option<Value>,
-    /// Milliseconds from the store's start to the getter's answer.
+    /// Milliseconds from the store's start to the getter's answer; [`GIVEN`] is set beside
+    /// them where another node has given it.
     stored: u64,
     /// Milliseconds for which the answer is fresh.
     fresh: u32,
@@ -230,12 +235,24 @@ impl Store {
         lifetime: Lifetime,
         now: Instant,
     ) -> Inserted {
-        let entry = Entry {
-            value,
-            stored: self.moment(now).0,
-            fresh: lifetime.fresh,
-            grace: lifetime.grace,
-        };
+        let Lifetime { fresh, grace } = lifetime;
+        self.put(key, Entry { value, stored: self.moment(now).0, fresh, grace })
+    }
+
+    /// As [`Store::insert`], for a value from the memory of another node.
+    pub fn insert_given(
+        &self,
+        key: &[u8],
+        value: Value,
+        lifetime: Lifetime,
+        now: Instant,
+    ) -> Inserted {
+        let Lifetime { fresh, grace } = lifetime;
+        let stored = self.moment(now).0 | GIVEN;
+        self.put(key, Entry { value: Some(value), stored, fresh, grace })
+    }
+
+    fn put(&self, key: &[u8], entry: Entry) -> Inserted {
         let owned_key: Box<[u8]> = key.into();
         let mut dropped = Dropped::new();
         // The locks end within `change`: `dropped` outlives them.
@@ -361,7 +378,7 @@ impl Store {
 
     fn age(&self, entry: &Entry, now: Moment) -> Age {
         let age = entry.age(now);
-        if entry.value.is_none() && self.voided.contains(entry.stored) {
+        if entry.value.is_none() && self.voided.contains(entry.stored_at()) {
             return Age { state: State::Dead, ..age };
         }
         age
@@ -409,8 +426,17 @@ impl Entry {
         Duration::from_millis(self.grace.into())
     }
 
+    /// Whether this node has it from another one's memory, and has not filled it.
+    pub fn is_given(&self) -> bool {
+        self.stored & GIVEN != 0
+    }
+
+    fn stored_at(&self) -> u64 {
+        self.stored & !GIVEN
+    }
+
     fn age(&self, Moment(now): Moment) -> Age {
-        let age = now.saturating_sub(self.stored);
+        let age = now.saturating_sub(self.stored_at());
         let (fresh, grace) = (u64::from(self.fresh), u64::from(self.grace));
         let state = if age < fresh {
             State::Fresh

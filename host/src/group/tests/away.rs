@@ -233,7 +233,7 @@ async fn other_settings_find_their_shares_again() {
 
 fn held(body: &str) -> Held {
     let value = Value::new(body.as_bytes());
-    Held { value, ttl: 20 * SECOND, grace: 5 * SECOND, age: 40 * SECOND }
+    Held { value, ttl: 20 * SECOND, grace: 5 * SECOND, age: 40 * SECOND, is_given: false }
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,8 +134,8 @@ impl Way {
         };
         match timeout_at(deadline, peek).await {
             Ok(Some(Answer::Found(value, terms))) => {
-                let Terms { ttl, grace, age, .. } = terms;
-                Ok(ttl.map(|ttl| Held { value, ttl, grace, age }))
+                let Terms { ttl, grace, age, is_given, .. } = terms;
+                Ok(ttl.map(|ttl| Held { value, ttl, grace, age, is_given }))
             }
             Ok(Some(_)) => Ok(None),
             Ok(None) | Err(_) => Err(Silent),
@@ -163,6 +163,7 @@ impl Way {
                     grace: held.grace,
                     age: held.age,
                     length: held.value.body().len() as u64,
+                    is_given: held.is_given,
                     head: held.value.head().cloned().map(Arc::new),
                 },
             });

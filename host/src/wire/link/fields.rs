@@ -109,11 +109,12 @@ pub(super) fn take_count(body: &mut Bytes) -> Result<usize, Broken> {
 }
 
 pub(super) fn put_terms(out: &mut Vec<u8>, terms: &Terms) -> Option<()> {
-    let Terms { ttl, grace, age, length, head } = terms;
+    let Terms { ttl, grace, age, length, is_given, head } = terms;
     put_millis(out, ttl.unwrap_or_default());
     put_millis(out, *grace);
     put_millis(out, *age);
     out.extend_from_slice(&length.to_le_bytes());
+    out.push((*is_given).into());
     put_head(out, head.as_deref())
 }
 
@@ -123,6 +124,7 @@ pub(super) fn take_terms(body: &mut Bytes) -> Result<Terms, Broken> {
         grace: take_millis(body)?,
         age: take_millis(body)?,
         length: take_u64(body)?,
+        is_given: take(body, 1)?[0] != 0,
         head: take_head(body)?.map(Arc::new),
     })
 }

@@ -70,6 +70,8 @@ pub struct Terms {
     pub age: Duration,
     /// Bytes of the value.
     pub length: u64,
+    /// Whether the node that says this has it from another one's memory.
+    pub is_given: bool,
     /// What describes it.
     pub head: Option<Arc<Head>>,
 }

@@ -230,9 +230,10 @@ impl Talk {
         let group = group.filter(|group| is_same_code(question.code, group.code()));
         match group.as_ref().and_then(|group| group.held(&question.key)) {
             None => self.outbox.say(id, Frame::NotHeld),
-            Some(Held { value, ttl, grace, age }) => {
+            Some(Held { value, ttl, grace, age, is_given }) => {
                 let check = check(&question.group, &question.key, question.code);
-                let terms = Terms { ttl: Some(ttl), grace, age, ..Terms::default() };
+                let ttl = Some(ttl);
+                let terms = Terms { ttl, grace, age, is_given, ..Terms::default() };
                 self.outbox.found(id, check, value, &terms);
             }
         }

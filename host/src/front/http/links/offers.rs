@@ -95,12 +95,12 @@ impl Offers {
         if body.len() as u64 > terms.length {
             return Some(Frame::Taken(false));
         }
-        let Terms { ttl, grace, age, head, .. } = terms;
+        let Terms { ttl, grace, age, head, is_given, .. } = terms;
         let value = match head {
             Some(head) => Value::with_head(&body, head),
             None => Value::new(&body),
         };
-        let held = Held { value, ttl: ttl.unwrap_or_default(), grace, age };
+        let held = Held { value, ttl: ttl.unwrap_or_default(), grace, age, is_given };
         let is_outdated = |age: Duration| {
             tidings.is_some_and(|tidings| tidings.is_outdated(group.name(), &key, age))
         };

@@ -47,10 +47,11 @@ impl Outbox {
     /// Says that there is this value. `terms` need not say how long it is, nor what
     /// describes it.
     pub(super) fn found(&self, id: u32, check: u64, value: Value, terms: &Terms) {
-        let Terms { ttl, grace, age, .. } = *terms;
+        let Terms { ttl, grace, age, is_given, .. } = *terms;
         let head = value.head().cloned().map(Arc::new);
         let length = value.body().len() as u64;
-        let found = Frame::Found { check, terms: Terms { ttl, grace, age, length, head } };
+        let found =
+            Frame::Found { check, terms: Terms { ttl, grace, age, length, is_given, head } };
         // Labels may be more than there is room for; such a key is filled by whoever asks.
         if !found.write(id, &mut Vec::new()) {
             return self.say(id, Frame::Unanswered(Why::NoRoom));

@@ -28,6 +28,7 @@ fn terms() -> Terms {
         grace: Duration::from_secs(3),
         age: Duration::from_millis(7),
         length: 5,
+        is_given: true,
         head: Some(Arc::new(head())),
     }
 }
