@@ -31,13 +31,19 @@ impl KeyFile {
 /// A node on the loopback address 127.0.`net`.`host`, in the cluster of those with this
 /// `net`, whose group `items` asks the origin at `origin` for `/items/{key}`.
 pub(crate) fn member(net: u8, host: u8, key: &KeyFile, origin: &Origin) -> Node {
+    let seeds = format!("seeds = [\"127.0.{net}.1\", \"127.0.{net}.2\"]");
+    member_with(&seeds, (net, host), key, origin)
+}
+
+/// As [`member`], where `seeds` is what the settings say of the others.
+fn member_with(seeds: &str, (net, host): (u8, u8), key: &KeyFile, origin: &Origin) -> Node {
     let address = format!("127.0.{net}.{host}");
     let origin = origin.addr();
     Node::with(format!(
         r#"
         [cluster]
         bind = "{address}"
-        seeds = ["127.0.{net}.1", "127.0.{net}.2"]
+        {seeds}
         key_file = "{}"
         # A machine that is busy with other tests is no reason to ask somebody else.
         [peers]
@@ -222,4 +228,57 @@ fn a_key_is_for_its_owner_alone_and_is_not_overwritten() {
     let refused = run(|command| _ = command.arg("--config").arg(&file).arg("serve"));
     assert_eq!(refused.code, 1, "{}", refused.err);
     assert!(refused.err.contains("key_file") && refused.err.contains("600"), "{}", refused.err);
+}
+
+/// How the source of members `kind` fares on `node`.
+async fn source(node: &Node, kind: &str) -> Value {
+    let members = node.admin("/members").await.json();
+    let sources = members["discovery"].as_array().expect("a list").iter();
+    let mut sources = sources.filter(|it| it["source"] == kind);
+    sources.next().cloned().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_found_by_a_file_that_comes_later_and_stay_when_it_is_spoilt() {
+    let origin = Origin::start(|asked| origin::ok("", asked.target.as_bytes())).await;
+    let (key, folder) = (KeyFile::new(), tempfile::tempdir().expect("a folder"));
+    let file = folder.path().join("members");
+    let by_file = format!("seeds_file = \"{}\"", file.display());
+    let nodes =
+        [member_with(&by_file, (79, 1), &key, &origin), member_with("", (79, 2), &key, &origin)];
+    // It serves alone, and says what it lacks.
+    assert_eq!(nodes[0].get("/items/k").await.text(), "/items/k");
+    until("the file is missed", || async {
+        source(&nodes[0], "file").await["error"].as_str().is_some_and(|it| it.contains("members: "))
+    })
+    .await;
+
+    fs::write(&file, "127.0.79.1\n127.0.79.2 # the other\n").expect("written");
+    agree(&nodes).await;
+    until("both are found", || async {
+        let file = source(&nodes[0], "file").await;
+        file["found"] == 2 && file["joined"] == 2 && file["error"].is_null()
+    })
+    .await;
+    let found = "cachecluster_discovery_found{source=\"file\"}";
+    assert_eq!(nodes[0].metric(found).await, 2.0);
+    let status =
+        run(|command| _ = command.args(["status", "--admin", &nodes[0].admin.to_string()]));
+    let rows = status.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert!(rows.into_iter().any(|row| row == ["file", "2", "2", "-"]), "{}", status.out);
+
+    fs::write(&file, "127.0.79.1\nnot a member\n").expect("written");
+    until("the bad line is named", || async {
+        source(&nodes[0], "file").await["error"].as_str().is_some_and(|it| it.contains("line 2: "))
+    })
+    .await;
+    assert_eq!(source(&nodes[0], "file").await["found"], 2);
+    fs::remove_file(&file).expect("removed");
+    until("the file is missed again", || async {
+        let error = source(&nodes[0], "file").await["error"].clone();
+        error.as_str().is_some_and(|it| !it.contains("line 2: "))
+    })
+    .await;
+    assert_eq!(owners(&nodes[0]).await, 2, "who is there stays");
+    assert_eq!(source(&nodes[0], "file").await["found"], 2);
 }

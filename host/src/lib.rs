@@ -10,6 +10,7 @@
 //! - [`peer`]: asks the node that owns a key; implements [`group::Peers`].
 //! - [`plugin`]: hosts getter plugins; implements [`group::Getter`].
 //! - [`cluster`]: which other nodes there are: SWIM, sealed; publishes a view.
+//! - [`discovery`]: where the first of them may be found.
 //! - [`group`]: the story of a lookup in one function, and the getter it calls.
 //! - [`metrics`], [`config`]: named numbers, checked settings.
 //! - [`ring`]: who owns a key.
@@ -23,6 +24,7 @@ pub mod node;
 pub mod workbench;
 
 pub mod cluster;
+pub mod discovery;
 pub mod front;
 pub mod peer;
 pub mod plugin;

@@ -42,6 +42,8 @@ pub struct Metrics {
     peer_inheritances: Family<Labels<2>, Counter>,
     peer_hedges: Family<Labels<1>, Counter>,
     cluster_members: Family<Labels<1>, Gauge>,
+    discovery_looks: Family<Labels<2>, Counter>,
+    discovery_found: Family<Labels<1>, Gauge>,
     peer_handovers: Family<Labels<1>, Counter>,
     fill_seconds: Histograms<1>,
     cache_bytes: Family<Labels<1>, Gauge>,
@@ -91,6 +93,8 @@ impl Metrics {
             peer_inheritances: Family::default(),
             peer_hedges: Family::default(),
             cluster_members: Family::default(),
+            discovery_looks: Family::default(),
+            discovery_found: Family::default(),
             peer_handovers: Family::default(),
             fill_seconds: Family::new_with_constructor(seconds),
             cache_bytes: Family::default(),
@@ -143,6 +147,16 @@ impl Metrics {
             "peer_handovers",
             "Values handed over by this node as it goes, by outcome",
             self.peer_handovers.clone(),
+        );
+        registry.register(
+            "discovery_looks",
+            "Looks for members at a source, by what came of them",
+            self.discovery_looks.clone(),
+        );
+        registry.register(
+            "discovery_found",
+            "Places that a source named when it last could say",
+            self.discovery_found.clone(),
         );
         registry.register(
             "cluster_members",
@@ -332,6 +346,19 @@ impl Metrics {
             alive: members("alive"),
             in_ring: members("in_ring"),
             suspect: members("suspect"),
+        }
+    }
+
+    /// How the source of members `kind` fares.
+    pub fn discovery(&self, kind: &str) -> DiscoveryMetrics {
+        let source = || ("source", kind.to_owned());
+        let looks = |outcome: &str| {
+            self.discovery_looks.get_or_create_owned(&[source(), ("outcome", outcome.to_owned())])
+        };
+        DiscoveryMetrics {
+            well: looks("ok"),
+            failed: looks("failed"),
+            found: self.discovery_found.get_or_create_owned(&[source()]),
         }
     }
 
@@ -567,6 +594,17 @@ pub struct ClusterMetrics {
     pub in_ring: Gauge,
     /// Those of them that may be down.
     pub suspect: Gauge,
+}
+
+/// How a source of members fares.
+#[derive(Clone, Debug, Default)]
+pub struct DiscoveryMetrics {
+    /// Looks that said all there is to say.
+    pub well: Counter,
+    /// Looks that did not.
+    pub failed: Counter,
+    /// Places that it named when it last could say.
+    pub found: Gauge,
 }
 
 /// What a node does with all others.

@@ -34,11 +34,27 @@ fn told(answer: &Value) -> String {
         }
     };
     format!(
-        "version  {}\nuptime   {uptime}\nstate    {ready}\ncluster  {cluster}\n\n{}\n{}",
+        "version  {}\nuptime   {uptime}\nstate    {ready}\ncluster  {cluster}\n\n{}{}\n{}",
         word(&answer["version"]),
+        sources(&answer["cluster"]["discovery"]),
         groups(answer),
         plugins(answer),
     )
+}
+
+/// Where members are looked for, if anywhere, and an empty line.
+fn sources(discovery: &Value) -> String {
+    let Some(sources) = discovery.as_array() else { return String::new() };
+    let mut table = Table::new(&["MEMBERS BY", "FOUND", "JOINED", "TROUBLE"]);
+    for source in sources {
+        table.row([
+            word(&source["source"]).to_owned(),
+            source["found"].to_string(),
+            source["joined"].to_string(),
+            word(&source["error"]).to_owned(),
+        ]);
+    }
+    format!("{table}\n")
 }
 
 fn groups(answer: &Value) -> Table {

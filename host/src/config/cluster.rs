@@ -35,7 +35,12 @@ pub struct Seed {
 impl Cluster {
     /// Whether this node is to be a member of one.
     pub fn is_on(&self) -> bool {
-        self.has_key() || self.insecure || !self.seeds.is_empty()
+        self.has_key() || self.insecure || self.has_seeds()
+    }
+
+    /// Whether it says where other members may be found.
+    pub fn has_seeds(&self) -> bool {
+        !self.seeds.is_empty() || !self.seeds_file.as_os_str().is_empty()
     }
 
     /// Whether it has a key.

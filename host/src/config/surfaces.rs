@@ -86,8 +86,8 @@ impl Default for Admin {
 }
 
 /// The cluster that this node is a member of: nodes that find one another, share the keys
-/// among them and notice when one is gone. There is one as soon as `seeds`, `key_file` or
-/// `insecure` is set; until others are found, the node serves alone.
+/// among them and notice when one is gone. There is one as soon as `seeds`,
+/// `seeds_file`, `key_file` or `insecure` is set; until others are found, the node serves alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
@@ -99,6 +99,9 @@ pub struct Cluster {
     /// members are enough, since they know the others, and every node may have the same
     /// list, itself included.
     pub seeds: Vec<String>,
+    /// File with such addresses, one in a line, relative to the config file; what follows a
+    /// `#` is a comment. It is read again when it changes, and need not be there at first.
+    pub seeds_file: PathBuf,
     /// File with the cluster's key, relative to the config file; `cachecluster keygen` makes
     /// one. Members prove with it that they belong here, and seal what they say. More keys
     /// in further lines are understood too, so that a key can be replaced: see
@@ -134,6 +137,7 @@ impl Default for Cluster {
         Self {
             name: "cachecluster".to_owned(),
             seeds: Vec::new(),
+            seeds_file: PathBuf::new(),
             key_file: PathBuf::new(),
             insecure: false,
             port: 9999,

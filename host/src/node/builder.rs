@@ -179,7 +179,7 @@ impl NodeBuilder {
         let membership = match (bound, &fleet, &peers_front) {
             (Some(bound), Some(fleet), Some(front)) => {
                 let (fleet, peers) = (Arc::clone(fleet), front.local_addr());
-                let told = (readiness.latch("cluster"), metrics.cluster());
+                let told = (readiness.latch("cluster"), &metrics);
                 let control = control.handle();
                 let membership = bound.join(&config, &base_dir, peers, fleet, told, control)?;
                 metrics.membership(membership.counts());

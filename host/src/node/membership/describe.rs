@@ -1,16 +1,24 @@
 //! The cluster as operators see it.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, Counters, Member, State},
+    cluster::{Cluster, Counters, Member, State, View},
     config,
+    discovery::{Discovery, Report},
     metrics::MembershipCounts,
     peer::Fleet,
 };
 
 /// Everything about `cluster` that an operator may want to know.
-pub(super) fn describe(cluster: &Cluster, fleet: &Fleet, settings: &config::Cluster) -> Value {
+pub(super) fn describe(
+    cluster: &Cluster,
+    fleet: &Fleet,
+    settings: &config::Cluster,
+    discovery: &Discovery,
+) -> Value {
     let view = cluster.view();
     let view = view.borrow().clone();
     let status = cluster.status();
@@ -19,12 +27,24 @@ pub(super) fn describe(cluster: &Cluster, fleet: &Fleet, settings: &config::Clus
         "node": cluster.node().to_string(),
         "has_key": settings.has_key(),
         "seeds": settings.seeds,
+        "discovery": discovery.reports().iter().map(|it| source(it, &view)).collect::<Vec<_>>(),
         "ring": format!("{:016x}", view.ring_digest()),
         "health": status.health,
         "lag_max_seconds": status.lag_max.as_secs_f64(),
         "owners": fleet.size(),
         "unknown": view.unknown,
         "members": view.members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+fn source(report: &Report, view: &View) -> Value {
+    let is_member = |place: &&SocketAddr| view.members.iter().any(|it| it.gossip == **place);
+    json!({
+        "source": report.kind,
+        "found": report.found.len(),
+        "joined": report.found.iter().filter(is_member).count(),
+        "last_success_seconds": report.age.map(|age| age.as_secs_f64()),
+        "error": report.trouble,
     })
 }
 

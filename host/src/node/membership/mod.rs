@@ -1,12 +1,12 @@
 //! This node as a member of a cluster: who else there is becomes who is asked for keys.
 //!
 //! The cluster knows members and no ring, the fleet a ring and no members; this is where the
-//! one becomes the other. Seeds are looked up here, and the order in which a node goes is
+//! one becomes the other. What is found is proposed here, and the order in which a node goes is
 //! kept here: it drains, hands over what is hot, leaves, and is still asked for a while.
 //!
 //! - `follow`: from the cluster's view to the fleet's members.
 //! - `purges`: what is purged anywhere is purged everywhere.
-//! - `seeds`: where members may be found, looked up again and again.
+//! - `seeds`: what discovery finds is proposed to the cluster.
 //! - `describe`: the cluster as operators see it.
 //!
 //! Invariants:
@@ -39,9 +39,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     cluster::{self, Cluster, Keys, Meta, Sockets, State, Tuning},
     config::{self, Config},
+    discovery::Discovery,
     front::{Latch, http::Linked},
     group::Groups,
-    metrics::{ClusterMetrics, MembershipCounts},
+    metrics::{MembershipCounts, Metrics},
     peer::Fleet,
     plugin,
     wire::{Purge, link::Secret},
@@ -94,6 +95,7 @@ pub(super) struct Membership {
     /// Where other members reach this one.
     pub(super) advertise: SocketAddr,
     seeds: watch::Sender<Vec<String>>,
+    discovery: Discovery,
     pub(super) purges: Arc<Purges>,
     tasks: Vec<AbortHandle>,
 }
@@ -133,7 +135,7 @@ impl Bound {
         base_dir: &Path,
         peers: SocketAddr,
         fleet: Arc<Fleet>,
-        (latch, metrics): (Latch, ClusterMetrics),
+        (latch, metrics): (Latch, &Metrics),
         control: &Handle,
     ) -> anyhow::Result<Arc<Membership>> {
         let own = &settings.cluster;
@@ -178,14 +180,21 @@ impl Bound {
         let telling = purges::tell(Arc::clone(&purges), self.to_tell, Arc::downgrade(&cluster));
         let telling = control.spawn(telling);
         let (seeds, named) = watch::channel(own.seeds.clone());
+        let sources = seeds::sources(own, base_dir, named);
+        let (discovery, proposed) = Discovery::start(
+            sources,
+            seeds::size(&cluster),
+            |kind| metrics.discovery(kind),
+            control,
+        );
         let following = control.spawn(follow::follow(
             cluster.view(),
             Arc::clone(&fleet),
-            (Arc::clone(&purges), metrics),
+            (Arc::clone(&purges), metrics.cluster()),
             latch,
         ));
         let looking =
-            control.spawn(seeds::look(Arc::downgrade(&cluster), named, (own.port, self.advertise)));
+            control.spawn(seeds::propose(Arc::downgrade(&cluster), proposed, self.advertise));
         Ok(Arc::new(Membership {
             cluster,
             fleet,
@@ -194,6 +203,7 @@ impl Bound {
             settings: own.clone(),
             advertise: self.advertise,
             seeds,
+            discovery,
             purges,
             tasks: [following, looking, telling].map(|task| task.abort_handle()).into(),
         }))
@@ -203,11 +213,11 @@ impl Bound {
 impl Membership {
     /// From now on this node serves, and is to own keys.
     pub(super) async fn serve(&self) {
-        if !self.settings.seeds.is_empty() {
+        if self.settings.has_seeds() {
             let mut view = self.cluster.view();
             let others = view.wait_for(|view| view.members.len() + view.unknown > 1);
             if timeout(FIRST_CONTACT, others).await.is_err() {
-                info!(seeds = ?self.settings.seeds, "No seed answers yet: serving alone.");
+                info!("Nobody answers yet where members may be found: serving alone.");
             }
         }
         self.say(|meta| meta.state = State::Serving).await;
@@ -278,7 +288,7 @@ impl Membership {
 
     /// The cluster as this node sees it.
     pub(super) fn describe(&self) -> Value {
-        describe::describe(&self.cluster, &self.fleet, &self.settings)
+        describe::describe(&self.cluster, &self.fleet, &self.settings, &self.discovery)
     }
 }
 

@@ -1,73 +1,55 @@
-//! Where members may be found, looked up again and again: what a name means changes, and a
-//! name that means nothing yet may do so in a moment.
+//! What discovery finds is proposed to the cluster.
 
-use std::{net::SocketAddr, sync::Weak, time::Duration};
-
-use tokio::{
-    net::lookup_host,
-    sync::watch,
-    time::{sleep, timeout},
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Weak},
 };
-use tracing::warn;
 
-use crate::{cluster::Cluster, config::cluster::seed};
+use tokio::sync::watch;
 
-/// Between two looks when all is well, at most; a fifth of it less by chance.
-const EVERY: Duration = Duration::from_secs(30);
+use crate::{
+    cluster::Cluster,
+    config,
+    discovery::{Names, SeedsFile, Source},
+};
 
-/// Before the second look after one in which a name meant nothing; then twice as long.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Where the settings say that members may be found. `seeds` are those that they name, which a
+/// reload may replace.
+pub(super) fn sources(
+    settings: &config::Cluster,
+    base_dir: &Path,
+    seeds: watch::Receiver<Vec<String>>,
+) -> Vec<Box<dyn Source>> {
+    // Also where there are none: a reload may bring some.
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Names::new(seeds, settings.port))];
+    if !settings.seeds_file.as_os_str().is_empty() {
+        let file = base_dir.join(&settings.seeds_file);
+        sources.push(Box::new(SeedsFile::new(file, settings.port)));
+    }
+    sources
+}
 
-/// Time for one name.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Addresses that one name may mean.
-const ADDRESSES_MAX: usize = 64;
-
-/// Looks `seeds` up for as long as `cluster` is there. A seed without a port has `port`;
-/// `own` is this node's address, which is left out.
-pub(super) async fn look(
-    cluster: Weak<Cluster>,
-    mut seeds: watch::Receiver<Vec<String>>,
-    (port, own): (u16, SocketAddr),
-) {
-    let mut failed = 0;
-    loop {
-        let named = seeds.borrow_and_update().clone();
-        let (mut found, mut unknown) = (Vec::new(), Vec::new());
-        for text in &named {
-            match addresses(text, port).await {
-                Ok(addresses) => found.extend(addresses),
-                Err(reason) => unknown.push(format!("{text}: {reason}")),
-            }
-        }
-        found.retain(|address| *address != own);
-        found.sort_unstable();
-        found.dedup();
-        // A name that fails for a moment does not take the addresses along that it had.
-        if unknown.is_empty() || !found.is_empty() {
-            let Some(cluster) = cluster.upgrade() else { return };
-            cluster.join(found).await;
-        }
-        failed = if unknown.is_empty() { 0 } else { failed + 1 };
-        if failed == 1 {
-            warn!(seeds = ?unknown, "Seeds cannot be looked up; trying again.");
-        }
-        let pause = match failed {
-            0 => EVERY,
-            times => EVERY.min(AGAIN * (1 << times.min(8))),
-        };
-        tokio::select! {
-            () = sleep(pause.mul_f64(1.0 - 0.2 * fastrand::f64())) => {}
-            changed = seeds.changed() => if changed.is_err() { return },
-        }
+/// How many members `cluster` has at each moment.
+pub(super) fn size(cluster: &Arc<Cluster>) -> impl Fn() -> usize + Clone + Send + 'static {
+    let view = cluster.view();
+    move || {
+        let view = view.borrow();
+        view.members.len() + view.unknown
     }
 }
 
-async fn addresses(text: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let seed = seed(text).map_err(|error| error.to_string())?;
-    let looked_up = lookup_host((seed.host.as_str(), seed.port.unwrap_or(port)));
-    let found = timeout(LOOKUP_TIMEOUT, looked_up).await;
-    let found = found.map_err(|_elapsed| "no answer in time".to_owned())?;
-    Ok(found.map_err(|error| error.to_string())?.take(ADDRESSES_MAX).collect())
+/// Has `cluster` try what is `proposed`, for as long as both are there. `own` is this node's
+/// address, which is left out.
+pub(super) async fn propose(
+    cluster: Weak<Cluster>,
+    mut proposed: watch::Receiver<Vec<SocketAddr>>,
+    own: SocketAddr,
+) {
+    while proposed.changed().await.is_ok() {
+        let mut places = proposed.borrow_and_update().clone();
+        places.retain(|place| *place != own);
+        let Some(cluster) = cluster.upgrade() else { return };
+        cluster.join(places).await;
+    }
 }

@@ -1,0 +1,238 @@
+//! Where members of the cluster may be found.
+//!
+//! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
+//! in a file (`file`). [`Discovery`] asks each of them again and again and proposes what all of
+//! them have found together. It decides nothing: whoever is proposed is tried, and membership
+//! finds out who is there.
+//!
+//! Invariants:
+//! - a look that fails changes nothing: what the source found before goes on being proposed;
+//! - a look ends in time, and what it finds has a bound;
+//! - the more members there are, the less often each of them looks, so that what a source is
+//!   asked for by all of them together stays about the same.
+
+mod file;
+mod names;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use thiserror::Error;
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+pub use self::{file::SeedsFile, names::Names};
+use crate::metrics::DiscoveryMetrics;
+
+/// Between two looks of a node that knows few others, at most; a fifth of it less by chance.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// What each member adds to that, once it comes to more: members together look once a second.
+const FOR_EACH_MEMBER: Duration = Duration::from_secs(1);
+
+/// Before the second look after one that failed; then twice as long.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Time for one look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Places that one source may find: as many members as a cluster is made for.
+const FOUND_MAX: usize = 10_000;
+
+/// One way of finding members.
+#[async_trait]
+pub trait Source: Send {
+    /// What it is called in metrics and in the status: `seeds`, `file`.
+    fn kind(&self) -> &'static str;
+
+    /// Where members may be at this moment: all that it can say, or an error.
+    ///
+    /// # Errors
+    /// It cannot say at present.
+    async fn look(&mut self) -> Result<Found, Failed>;
+
+    /// Waits until there may be something new before the next look is due.
+    async fn changed(&mut self);
+}
+
+/// What a look has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where members may be.
+    pub places: Vec<SocketAddr>,
+    /// What could not be made out; what was known of it before is in `places`.
+    pub trouble: Option<String>,
+}
+
+/// A look came to nothing.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
+/// How one source fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which one: see [`Source::kind`].
+    pub kind: &'static str,
+    /// What it found when it last could say.
+    pub found: BTreeSet<SocketAddr>,
+    /// Time since then; `None` before the first time.
+    pub age: Option<Duration>,
+    /// What is wrong with it, if anything is.
+    pub trouble: Option<String>,
+}
+
+/// Several sources at once. Ends with this.
+#[derive(Debug)]
+pub struct Discovery {
+    sources: Vec<Arc<Tracked>>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// What is known of a source.
+#[derive(Debug)]
+struct Tracked {
+    kind: &'static str,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    found: BTreeSet<SocketAddr>,
+    at: Option<Instant>,
+    trouble: Option<String>,
+}
+
+impl Discovery {
+    /// Has `sources` looked at in tasks on `control`, for a cluster of so many `members` at
+    /// each moment. What they find goes out together after each look, also if it is the same
+    /// as before: who did not answer then may do so now. `metrics` counts for a kind.
+    pub fn start(
+        sources: Vec<Box<dyn Source>>,
+        members: impl Fn() -> usize + Clone + Send + 'static,
+        metrics: impl Fn(&str) -> DiscoveryMetrics,
+        control: &Handle,
+    ) -> (Self, watch::Receiver<Vec<SocketAddr>>) {
+        let (proposals, proposed) = watch::channel(Vec::new());
+        let proposals = Arc::new(proposals);
+        let tracked: Vec<_> = sources.iter().map(|source| Tracked::of(source.kind())).collect();
+        let all: Arc<[_]> = tracked.clone().into();
+        let tasks = sources.into_iter().zip(&tracked).map(|(source, tracked)| {
+            let (tracked, all) = (Arc::clone(tracked), Arc::clone(&all));
+            let proposals = Arc::clone(&proposals);
+            let propose = move || {
+                let places = all.iter().flat_map(|it| it.lock().found.clone());
+                let places: BTreeSet<_> = places.collect();
+                proposals.send_replace(places.into_iter().collect());
+            };
+            let metrics = metrics(source.kind());
+            control.spawn(watch_over(source, tracked, (members.clone(), propose), metrics))
+        });
+        let tasks = tasks.map(|task| task.abort_handle()).collect();
+        (Self { sources: tracked, tasks }, proposed)
+    }
+
+    /// How the sources fare.
+    pub fn reports(&self) -> Vec<Report> {
+        let report = |source: &Arc<Tracked>| {
+            let last = source.lock();
+            Report {
+                kind: source.kind,
+                found: last.found.clone(),
+                age: last.at.map(|at| at.elapsed()),
+                trouble: last.trouble.clone(),
+            }
+        };
+        self.sources.iter().map(report).collect()
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Tracked {
+    fn of(kind: &'static str) -> Arc<Self> {
+        Arc::new(Self { kind, last: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what came of a look; says whether the source is well.
+    fn note(&self, looked: Result<Found, Failed>, metrics: &DiscoveryMetrics) -> bool {
+        let mut last = self.lock();
+        let trouble = match looked {
+            Ok(Found { places, trouble }) => {
+                last.found = places.into_iter().take(FOUND_MAX).collect();
+                last.at = Some(Instant::now());
+                metrics.found.set(i64::try_from(last.found.len()).unwrap_or(i64::MAX));
+                trouble
+            }
+            Err(Failed(reason)) => Some(reason),
+        };
+        let (was_well, is_well) = (last.trouble.is_none(), trouble.is_none());
+        if is_well {
+            metrics.well.inc()
+        } else {
+            metrics.failed.inc()
+        };
+        match &trouble {
+            Some(reason) if was_well => warn!(
+                source = self.kind,
+                reason, "Members cannot be looked for; trying again, with what was found before."
+            ),
+            None if !was_well => info!(source = self.kind, "Members can be looked for again."),
+            _ => {}
+        }
+        last.trouble = trouble;
+        is_well
+    }
+}
+
+/// Looks at one source again and again.
+async fn watch_over(
+    mut source: Box<dyn Source>,
+    tracked: Arc<Tracked>,
+    (members, propose): (impl Fn() -> usize, impl Fn()),
+    metrics: DiscoveryMetrics,
+) {
+    let mut failures = 0;
+    loop {
+        let looked = timeout(LOOK_TIMEOUT, source.look()).await;
+        let looked = looked.unwrap_or_else(|_elapsed| Err(Failed("no answer in time".to_owned())));
+        failures = if tracked.note(looked, &metrics) { 0 } else { failures + 1 };
+        propose();
+        tokio::select! {
+            () = sleep(pause(failures, members())) => {}
+            () = source.changed() => {}
+        }
+    }
+}
+
+/// Time until the next look, after so many that failed in a row.
+fn pause(failures: u32, members: usize) -> Duration {
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    let every = EVERY.max(FOR_EACH_MEMBER.saturating_mul(members));
+    let longest = match failures {
+        0 => every,
+        times => every.min(AGAIN * (1 << (times - 1).min(16))),
+    };
+    longest.mul_f64(1.0 - 0.2 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests;
