@@ -1,6 +1,7 @@
 //! Keys that change hands, and spare the origin.
 
 use super::{hints::telling, *};
+use crate::harness::proxy::Proxy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_joins_takes_over_what_the_others_hold() {
@@ -83,6 +84,42 @@ async fn what_was_purged_does_not_come_back_from_a_previous_owner() {
         assert_eq!(two.get(key).await, new);
     }
     assert_eq!(fills(&nodes), 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_takes_longer_than_a_look_is_there_for_later_ones() {
+    let times = Times { peek: Duration::from_millis(5), ..Wish::default().times };
+    let wish = Wish { times, links: 1, ..Wish::default() };
+    let (one, gone) = (start(&wish), start(&wish));
+    let proxy = Proxy::start(gone.address).await;
+    proxy.pause(true);
+    gone.fleet.set_members(&members(&[&gone], &gone));
+    let mut both = members(&[&one, &gone], &one);
+    both[1].address = proxy.addr();
+    one.fleet.set_members(&both);
+    let keys = gone.own_keys("numbered", 400);
+    let keys: Vec<_> = keys.into_iter().filter(|key| one.is_remote(key)).collect();
+    one.fleet.set_members(&both[..1]);
+    let (first, later) = keys.split_at(4);
+    for key in first {
+        one.get(key).await;
+    }
+    assert_eq!(one.fills.load(SeqCst), 4, "nobody said a word in time");
+    assert_eq!(proxy.connections(), 1, "one link is being made for all of them");
+    proxy.pause(false);
+    let inherited = "cachecluster_peer_inheritances_total{group=\"g\",outcome=\"found\"}";
+    let mut later = later.iter();
+    until("a look is answered", || {
+        let key = later.next().expect("keys enough");
+        let (one, gone) = (&one, &gone);
+        async move {
+            gone.get(key).await;
+            one.get(key).await;
+            one.counter(inherited) > 0
+        }
+    })
+    .await;
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ mod waiting;
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::Mutex as TurnMutex,
+    sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -50,16 +50,20 @@ pub(super) struct Way {
     /// The first half: one for each serving thread, whose questions and answers stay on it
     /// that way. The others are for all other threads, of which each takes the one that the
     /// key falls to.
-    links: Box<[TurnMutex<State>]>,
+    links: Box<[Arc<Mutex<State>>]>,
 }
 
-/// What came of the last try to make a link.
+/// A place for a link.
 #[derive(Debug)]
 enum State {
     None,
+    /// It is being made; whoever needs it hears of it here.
+    Making(Outcome),
     Made(Arc<Link>),
-    Failed(Instant, String),
 }
+
+/// What comes of making a link: nothing yet, the link, or why there is none.
+type Outcome = watch::Receiver<Option<Result<Arc<Link>, String>>>;
 
 impl Way {
     /// A way of up to `links` connections, each of which is made within a time.
@@ -69,7 +73,7 @@ impl Way {
         reply_max: usize,
         (links, connect_timeout): (usize, Duration),
     ) -> Self {
-        let links = (0..2 * links.max(1)).map(|_| TurnMutex::new(State::None)).collect();
+        let links = (0..2 * links.max(1)).map(|_| Arc::new(Mutex::new(State::None))).collect();
         Self { authority, secret, reply_max, connect_timeout, links }
     }
 
@@ -189,9 +193,8 @@ impl Way {
         let nothing = group::Question { group: "".into(), key: [].into(), deadline, code: 0 };
         let is_there = self.peek(&nothing, Bytes::new(), deadline).await.is_ok();
         if !is_there {
-            for link in &self.links {
-                let state = link.lock().await;
-                if let State::Made(link) = &*state {
+            for place in &self.links {
+                if let State::Made(link) = &*lock(place) {
                     link.give_up();
                 }
             }
@@ -199,32 +202,52 @@ impl Way {
         is_there
     }
 
-    /// The link of this thread, or of the key, or a new one in its place. Whoever comes while it is being
-    /// made waits for it, and shares what comes of it.
+    /// The link of this thread, or of the key. Where there is none it is made, in a task of its
+    /// own: nobody who asks and leaves takes it along. Whoever comes meanwhile waits for it too.
     async fn link(&self, check: u64) -> io::Result<Arc<Link>> {
-        let came = Instant::now();
         let half = self.links.len() / 2;
         let of_key = || half + usize::try_from(check % half as u64).unwrap_or_default();
         let place = serving_thread().map_or_else(of_key, |number| number % half);
-        let mut state = self.links[place].lock().await;
+        let mut outcome = match self.made(&self.links[place]) {
+            Ok(link) => return Ok(link),
+            Err(making) => making,
+        };
+        let made = outcome.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+        // The thread that was to make it has ended.
+        let made = made.unwrap_or_else(|| Err(ENDED.to_owned()));
+        made.map_err(io::Error::other)
+    }
+
+    /// The link at `place`, or what comes of making one, which is begun if it is not under way.
+    fn made(&self, place: &Arc<Mutex<State>>) -> Result<Arc<Link>, Outcome> {
+        let mut state = lock(place);
         match &*state {
             State::Made(link) if link.is_open() => return Ok(Arc::clone(link)),
-            State::Failed(at, error) if *at >= came => return Err(io::Error::other(error.clone())),
+            State::Making(outcome) if outcome.has_changed().is_ok() => return Err(outcome.clone()),
             _ => {}
         }
-        let connected = timeout(self.connect_timeout, connect(&self.authority, &self.secret)).await;
-        match connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
-            Ok((stream, records)) => {
-                let link = Arc::new(Link::start(stream, records, self.reply_max));
-                *state = State::Made(Arc::clone(&link));
-                Ok(link)
-            }
-            Err(error) => {
-                *state = State::Failed(Instant::now(), error.to_string());
-                Err(error)
-            }
-        }
+        let (told, outcome) = watch::channel(None);
+        *state = State::Making(outcome.clone());
+        let (authority, secret) = (self.authority.clone(), self.secret.clone());
+        let (reply_max, patience) = (self.reply_max, self.connect_timeout);
+        let place = Arc::clone(place);
+        // Where the link's own tasks are to run, too.
+        tokio::spawn(async move {
+            let connected = timeout(patience, connect(&authority, &secret)).await;
+            let connected =
+                connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+            let made = connected
+                .map(|(stream, records)| Arc::new(Link::start(stream, records, reply_max)))
+                .map_err(|error| error.to_string());
+            *lock(&place) = made.clone().map_or(State::None, State::Made);
+            told.send_replace(Some(made));
+        });
+        Err(outcome)
     }
+}
+
+fn lock(place: &Mutex<State>) -> MutexGuard<'_, State> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The number of this thread among those with a runtime of their own, as serving threads have.
