@@ -1,5 +1,7 @@
 //! Nodes are stopped and started again, one by one or over and over.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use super::{Five, alone, brief, load, tell, value};
@@ -19,8 +21,13 @@ const KEYS: usize = 400;
 /// Requests a second.
 const RATE: u32 = 150;
 
-/// How much more the origin is asked while all nodes are restarted, than without.
-const RESTART_COST: f64 = 1.1;
+/// How much more the origin is asked while all nodes are restarted, than without, give or take
+/// what chance does to a count of so many calls.
+const RESTART_COST: f64 = 1.05;
+
+/// A machine on which one in a hundred answers takes longer is busy with other tests, and nodes
+/// that are started there are late for one another.
+const QUIET: Duration = Duration::from_millis(150);
 
 /// How often a node dies; it does so every three seconds.
 const ROUNDS: usize = 7;
@@ -57,24 +64,45 @@ async fn nodes_that_come_back_cost_nobody_an_answer_and_the_origin_little() {
     let mut five = Five::start(72).await;
     five.warm(KEYS, brief).await;
     let load = load(&five, RATE, KEYS, brief);
-    let (restarts, slow) = all_restarted_one_by_one(&mut five, &load).await;
+    let Restarts { calls, requests, slow, within } =
+        all_restarted_one_by_one(&mut five, &load).await;
+    let restarts = calls / requests;
     let deaths = one_dies_over_and_over(&mut five, &load).await;
     let peace = peace(&five, &load, 16 * RATE as usize).await;
     // A machine that is too busy for its own clients makes nodes ask twice.
-    let leave = if slow > 0.005 { 1.5 } else { 1.0 };
+    let leave = match (slow > 0.005, within > QUIET) {
+        (true, _) => 1.5,
+        (false, true) => 1.1,
+        (false, false) => 1.0,
+    };
+    let cost = RESTART_COST + 1.0 / calls.sqrt();
     super::say(&format!(
-        "origin calls a request: {peace:.4} in peace, {restarts:.4} with restarts, {deaths:.4} with deaths"
+        "origin calls a request: {peace:.4} in peace, {restarts:.4} with restarts ({:.3} times, {within:?}), \
+         {deaths:.4} with deaths",
+        restarts / peace
     ));
-    assert!(restarts <= leave * RESTART_COST * peace, "{:.3} times as many", restarts / peace);
+    assert!(restarts <= leave * cost * peace, "{:.3} times as many", restarts / peace);
     assert!(deaths <= leave * FLAP_COST * peace, "{:.3} times as many", deaths / peace);
 }
 
-/// Each is told to stop, and is started again when it has. Gives the share of requests that
-/// took long beside what the origin was asked for each.
-async fn all_restarted_one_by_one(five: &mut Five, load: &Load) -> (f64, f64) {
+/// What it was like while all nodes were restarted.
+struct Restarts {
+    /// What the origin was asked.
+    calls: f64,
+    /// What the nodes were.
+    requests: f64,
+    /// The share of these that took long.
+    slow: f64,
+    /// The time within which 99 of a hundred were answered, in the worst window.
+    within: Duration,
+}
+
+/// Each is told to stop, and is started again when it has.
+async fn all_restarted_one_by_one(five: &mut Five, load: &Load) -> Restarts {
     run_in(load).await;
     let before = five.books.total();
     let (mut requests, mut slow, mut wrong, mut errors) = (0, 0.0, 0, Vec::new());
+    let mut within = Duration::ZERO;
     for node in 0..5 {
         five.nodes[node].signal("TERM");
         assert!(five.nodes[node].ended().await.success(), "{}", five.nodes[node].log());
@@ -84,13 +112,14 @@ async fn all_restarted_one_by_one(five: &mut Five, load: &Load) -> (f64, f64) {
         tell(&format!("restart of node {}", node + 1), &window, five.books.total() - before);
         requests += window.done.len();
         slow += window.slow() * window.done.len() as f64;
+        within = within.max(window.within(0.99));
         wrong += window.wrong();
         errors.extend(window.errors().into_iter().cloned());
     }
     assert_eq!(wrong, 0);
     assert!(errors.is_empty(), "{errors:?}");
-    let all = requests as f64;
-    ((five.books.total() - before) as f64 / all, slow / all)
+    let (calls, requests) = ((five.books.total() - before) as f64, requests as f64);
+    Restarts { calls, requests, slow: slow / requests, within }
 }
 
 async fn one_dies_over_and_over(five: &mut Five, load: &Load) -> f64 {

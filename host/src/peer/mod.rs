@@ -66,6 +66,10 @@ use crate::{
 /// Connections to one node of this program at most.
 const LINKS_MAX: usize = 8;
 
+/// Up to so many peers, links are made as soon as a peer is known, so that the first look into
+/// its memory need not wait. In a larger fleet that would be a rush on whoever joins.
+const LINKED_AHEAD_MAX: usize = 32;
+
 /// The nodes that share the keys with this one.
 pub struct Fleet {
     members: ArcSwap<Members>,
@@ -230,9 +234,19 @@ impl Fleet {
             |member: &Member| Node { name: self.foreign.name_of(member), weight: member.weight };
         let mut nodes = members.iter().map(node).collect();
         self.foreign.join(&mut nodes, &mut peers);
-        if let Some(changed) = old.changed(self.foreign.ring(), nodes, peers, Instant::now()) {
+        let (linked, now) = (peers.clone(), Instant::now());
+        if let Some(changed) = old.changed(self.foreign.ring(), nodes, peers, now) {
             self.members.store(Arc::new(changed));
             self.forget_later();
+            if linked.len() <= LINKED_AHEAD_MAX {
+                self.prober.control.spawn(async move {
+                    linked
+                        .iter()
+                        .flatten()
+                        .filter_map(|peer| peer.way.as_ref())
+                        .for_each(Way::link_ahead);
+                });
+            }
         }
     }
 

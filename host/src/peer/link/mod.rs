@@ -202,6 +202,14 @@ impl Way {
         is_there
     }
 
+    /// Begins to make those links that no serving thread has for its own.
+    pub(super) fn link_ahead(&self) {
+        for place in &self.links[self.links.len() / 2..] {
+            // Whoever needs it hears what came of it.
+            drop(self.made(place));
+        }
+    }
+
     /// The link of this thread, or of the key. Where there is none it is made, in a task of its
     /// own: nobody who asks and leaves takes it along. Whoever comes meanwhile waits for it too.
     async fn link(&self, check: u64) -> io::Result<Arc<Link>> {
