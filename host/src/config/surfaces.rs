@@ -166,8 +166,8 @@ pub struct Peers {
     /// `http://10.0.0.7:9080`. Must be set where `groupcache` names peers.
     pub url: String,
     /// The other peers, by the base URLs that stand in the lists of all of them:
-    /// `["http://10.0.0.5:9080"]`. Every node must have the same list, this one's own `url`
-    /// included.
+    /// `["http://10.0.0.5:9080"]`. Together with its own `url`, every node must have the same
+    /// ones.
     pub groupcache: Vec<String>,
     /// Which program the others run: it decides the ring and how errors are told.
     pub family: Family,
