@@ -18,7 +18,7 @@ mod contender;
 use std::{fmt::Write as _, net::SocketAddr, path::Path, process::ExitCode};
 
 use cachecluster::ring::{self, Kind, Ring};
-use contender::{Client, Process, floor, go, hyper, median, ours};
+use contender::{Client, Process, floor, go, hyper, median, ours, start_as};
 
 /// Bytes of a value, clients, and the least capacity beside Go's.
 const CASES: [(usize, usize, f64); 4] =
@@ -41,8 +41,8 @@ fn main() -> ExitCode {
         let mut contenders = [
             Pair::go(&program, size),
             Pair::ours(size),
-            Pair::of_two(|owner| hyper::start(size, owner)),
-            Pair::of_two(|owner| floor::start(size, owner)),
+            Pair::of_two(|owner| start_as(hyper::HYPER, size, owner)),
+            Pair::of_two(|owner| start_as(floor::FLOOR, size, owner)),
         ];
         for pair in &mut contenders {
             pair.connect(clients);

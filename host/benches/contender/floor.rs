@@ -5,27 +5,14 @@
 use std::{
     io::{self, Read, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
     thread,
 };
 
-use super::Process;
-
 /// The argument by which the benchmark's program is one of the two.
-const FLOOR: &str = "--as-floor";
+pub(crate) const FLOOR: &str = "--as-floor";
 
 /// Bytes of a question to the owner, and of what an answer has beside the value.
 const QUESTION: usize = 96;
-
-/// An owner, or the front of one. Gives the address at which it listens.
-pub(crate) fn start(size: usize, owner: Option<SocketAddr>) -> (Process, SocketAddr) {
-    let program = std::env::current_exe().expect("this program");
-    let owner = owner.map(|owner| owner.to_string());
-    let arguments = [FLOOR.to_owned(), size.to_string()].into_iter().chain(owner);
-    let mut process = Process::start(Path::new(&program), &arguments.collect::<Vec<_>>());
-    let address = process.line().parse().expect("an address");
-    (process, address)
-}
 
 /// If this process is to be one of them, is it until the benchmark ends.
 pub(crate) fn serve_if_told() -> bool {

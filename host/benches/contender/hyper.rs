@@ -1,7 +1,7 @@
 //! The plainest hop over HTTP: two servers of hyper's, the front with a connection of hyper's
 //! client to the owner for each of its own, and nothing in between: no cache, no key, no limits.
 
-use std::{convert::Infallible, net::SocketAddr, path::Path};
+use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -13,22 +13,10 @@ use tokio::{
     task::spawn_local,
 };
 
-use super::Process;
-
 /// The argument by which the benchmark's program is one of the two.
-const HYPER: &str = "--as-hyper";
+pub(crate) const HYPER: &str = "--as-hyper";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// An owner, or the front of one. Gives the address at which it listens.
-pub(crate) fn start(size: usize, owner: Option<SocketAddr>) -> (Process, SocketAddr) {
-    let program = std::env::current_exe().expect("this program");
-    let owner = owner.map(|owner| owner.to_string());
-    let arguments = [HYPER.to_owned(), size.to_string()].into_iter().chain(owner);
-    let mut process = Process::start(Path::new(&program), &arguments.collect::<Vec<_>>());
-    let address = process.line().parse().expect("an address");
-    (process, address)
-}
 
 /// If this process is to be one of them, is it until the benchmark ends.
 pub(crate) fn serve_if_told() -> bool {

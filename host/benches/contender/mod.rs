@@ -66,6 +66,21 @@ impl Drop for Process {
     }
 }
 
+/// Starts this program once more, as one of a pair: an owner, or with one the front of it. Gives
+/// the address at which it listens.
+pub(crate) fn start_as(
+    argument: &str,
+    size: usize,
+    owner: Option<SocketAddr>,
+) -> (Process, SocketAddr) {
+    let program = std::env::current_exe().expect("this program");
+    let owner = owner.map(|owner| owner.to_string());
+    let arguments = [argument.to_owned(), size.to_string()].into_iter().chain(owner);
+    let mut process = Process::start(Path::new(&program), &arguments.collect::<Vec<_>>());
+    let address = process.line().parse().expect("an address");
+    (process, address)
+}
+
 /// A client that asks on all its connections, then reads all replies.
 pub(crate) struct Client {
     connections: Vec<TcpStream>,
