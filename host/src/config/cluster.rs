@@ -33,7 +33,8 @@ pub struct Seed {
 }
 
 impl Cluster {
-    /// Whether this node is to be a member of one.
+    /// Whether what stands here alone makes this node a member of one; see
+    /// [`Config::is_member`](super::Config::is_member).
     pub fn is_on(&self) -> bool {
         self.has_key() || self.insecure || self.has_seeds()
     }

@@ -21,6 +21,7 @@ mod effective;
 mod environment;
 pub(crate) mod grants;
 mod leaf;
+pub mod matching;
 pub mod peers;
 mod read;
 mod report;
@@ -36,6 +37,7 @@ mod walk;
 
 pub use document::Document;
 pub use effective::effective;
+pub use matching::{Discovery, Gce, Match};
 pub use read::Loaded;
 pub use report::{Phase, Place, Report, Reports, Severity};
 pub use secrets::SecretText;
@@ -56,6 +58,17 @@ pub struct Config {
     /// The cluster that this node is a member of. A reload reads the key file again and
     /// applies `seeds`; other changes wait for a restart.
     pub cluster: Cluster,
+    /// Which instances of Compute Engine are members of the cluster: those that run, and to which
+    /// all of this and of `[meta]` applies. As soon as anything stands here or there, they are
+    /// looked for. A reload leaves it as it is: changes wait for a restart.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// Metadata of instances, all of which a member has, each with this value, in which case
+    /// matters. Projects' metadata does not count. A reload leaves it as it is: changes wait for
+    /// a restart.
+    pub meta: BTreeMap<String, String>,
+    /// Ways of finding members beside `[cluster] seeds`.
+    pub discovery: Discovery,
     /// How nodes that share the keys are served and asked. A reload leaves it as it is:
     /// changes wait for a restart.
     pub peers: Peers,

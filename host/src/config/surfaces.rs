@@ -87,7 +87,8 @@ impl Default for Admin {
 
 /// The cluster that this node is a member of: nodes that find one another, share the keys
 /// among them and notice when one is gone. There is one as soon as `seeds`,
-/// `seeds_file`, `key_file` or `insecure` is set; until others are found, the node serves alone.
+/// `seeds_file`, `key_file` or `insecure` is set, or members are looked for in another way;
+/// until others are found, the node serves alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
@@ -235,13 +236,13 @@ pub enum Family {
 impl Config {
     /// Whether other nodes may share the keys.
     pub fn has_peers(&self) -> bool {
-        self.peers.are_any() || self.cluster.is_on()
+        self.peers.are_any() || self.is_member()
     }
 
     /// Where peers are served.
     pub fn peers_listen(&self) -> SocketAddr {
         self.peers.listen.unwrap_or_else(|| {
-            if self.cluster.is_on() {
+            if self.is_member() {
                 SocketAddr::new(self.cluster.bind_address(), PEERS_PORT)
             } else {
                 loopback(PEERS_PORT)

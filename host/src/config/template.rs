@@ -201,6 +201,9 @@ fn kind(shape: &Shape) -> String {
 /// The default as TOML; where there is none, something of the right form.
 fn default_or_example(field: &Field) -> Value {
     field.default.clone().unwrap_or_else(|| {
+        if matches!(field.shape, Shape::Switch) {
+            return Value::Boolean(true);
+        }
         Value::String(match field.name.as_str() {
             "source" => "NAME.wasm".to_owned(),
             "digest" => format!("sha256:{}", "0".repeat(64)),

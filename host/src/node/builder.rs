@@ -162,8 +162,7 @@ impl NodeBuilder {
             .then(|| HttpFront::bind_peers(config.peers_listen(), &config.http))
             .transpose()?;
         let bound = config
-            .cluster
-            .is_on()
+            .is_member()
             .then(|| Bound::new(&config.cluster, &base_dir))
             .transpose()
             .context("start [cluster]")?;

@@ -118,6 +118,9 @@ impl Plan {
         cluster.seeds.clone_from(&old.cluster.seeds);
         let waiting = [
             ("[cluster]", now.has_clients, differences(&old.cluster, &cluster)),
+            ("[match]", now.has_clients, differences(&old.matching, &next.matching)),
+            ("[meta]", now.has_clients, differences(&old.meta, &next.meta)),
+            ("[discovery]", now.has_clients, differences(&old.discovery, &next.discovery)),
             ("[http]", now.has_clients, differences(&old.http, &next.http)),
             ("[admin]", now.has_operators, differences(&old.admin, &next.admin)),
             ("[peers]", now.has_clients, differences(&old.peers, &next.peers)),
@@ -129,7 +132,7 @@ impl Plan {
                 self.changes.push(Change::new(Action::Restart, subject, detail));
             }
         }
-        if old.cluster.is_on() && old.cluster.seeds != next.cluster.seeds {
+        if old.is_member() && old.cluster.seeds != next.cluster.seeds {
             let detail = format!("seeds {:?} → {:?}", old.cluster.seeds, next.cluster.seeds);
             self.changes.push(Change::new(Action::Changed, "[cluster]", detail));
         }
@@ -158,7 +161,10 @@ pub(super) fn in_force(now: Now<'_>, next: Config) -> Config {
     config.admin = old.admin.clone();
     config.peers = old.peers.clone();
     config.cluster = old.cluster.clone();
-    if old.cluster.is_on() {
+    config.matching = old.matching.clone();
+    config.meta = old.meta.clone();
+    config.discovery = old.discovery.clone();
+    if old.is_member() {
         config.cluster.seeds = next_seeds;
     }
     config.log.format = old.log.format;

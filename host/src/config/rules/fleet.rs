@@ -107,7 +107,7 @@ pub(super) fn cluster(draft: &mut Draft, config: &Config) {
         let title = format!("{} is no place of a member", quoted(text));
         wrong(draft, &["cluster", "seeds"], title, error.to_string());
     }
-    if cluster.is_on() {
+    if config.is_member() {
         cluster_keys(draft, cluster);
         cluster_ports(draft, config);
     }

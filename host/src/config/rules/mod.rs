@@ -4,6 +4,7 @@
 //! settings is silent when one of them was refused already.
 
 mod fleet;
+mod matching;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -26,6 +27,7 @@ pub(super) fn check(draft: &mut Draft, config: &Config) {
     surfaces(draft, config);
     fleet::peers(draft, config);
     fleet::cluster(draft, config);
+    matching::check(draft, config);
     log_filter(draft, &config.log.filter);
     for (name, plugin) in &config.plugins {
         name_of(draft, "plugins", name);

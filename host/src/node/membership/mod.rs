@@ -92,6 +92,8 @@ pub(super) struct Membership {
     meta: TurnMutex<Meta>,
     secret: Secret,
     settings: config::Cluster,
+    /// Whether the settings say where others may be found.
+    looks: bool,
     /// Where other members reach this one.
     pub(super) advertise: SocketAddr,
     seeds: watch::Sender<Vec<String>>,
@@ -201,6 +203,7 @@ impl Bound {
             meta: TurnMutex::new(meta),
             secret: self.secret,
             settings: own.clone(),
+            looks: settings.looks_for_members(),
             advertise: self.advertise,
             seeds,
             discovery,
@@ -213,7 +216,7 @@ impl Bound {
 impl Membership {
     /// From now on this node serves, and is to own keys.
     pub(super) async fn serve(&self) {
-        if self.settings.has_seeds() {
+        if self.looks {
             let mut view = self.cluster.view();
             let others = view.wait_for(|view| view.members.len() + view.unknown > 1);
             if timeout(FIRST_CONTACT, others).await.is_err() {
