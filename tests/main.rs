@@ -34,6 +34,7 @@ mod links;
 mod membership;
 mod memory;
 mod misbehaviour;
+mod notify;
 mod operations;
 mod purges;
 mod reconfigure;

@@ -6,6 +6,9 @@ use cachecluster::node::Node;
 
 use super::{Failure, load, read, start_logging};
 
+/// Where the service manager listens, if it wants to be told: see `sd_notify(3)`.
+const MANAGER_VARIABLE: &str = "NOTIFY_SOCKET";
+
 /// Runs a node with the settings in `file`.
 pub(super) fn serve(file: &Path) -> Result<(), Failure> {
     let loaded = load(file)?;
@@ -15,6 +18,7 @@ pub(super) fn serve(file: &Path) -> Result<(), Failure> {
         .settings_from(move || read(&file))
         .filter_log_by(set_filter)
         .take_signals()
+        .notify(&std::env::var_os(MANAGER_VARIABLE).unwrap_or_default())
         .start()?;
     node.run_until_signal()?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,7 @@ use super::{
     Node,
     control::{Control, outside_runtimes},
     membership::{Bound, Membership},
+    notify::Manager,
     operators::Operators,
     report::ReloadError,
     running::{Hooks, Running},
@@ -38,6 +40,7 @@ pub struct NodeBuilder {
     has_clients: bool,
     has_operators: bool,
     takes_signals: bool,
+    manager: Manager,
     hooks: Hooks,
 }
 
@@ -50,6 +53,7 @@ impl NodeBuilder {
             has_clients: false,
             has_operators: false,
             takes_signals: false,
+            manager: Manager::default(),
             hooks: Hooks::default(),
         }
     }
@@ -124,6 +128,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Has [`Node::run_until_signal`] tell the service manager at `socket`, which is what
+    /// systemd calls `NOTIFY_SOCKET`, that the node serves, reloads and ends. Empty: nobody.
+    #[must_use]
+    pub fn notify(mut self, socket: &OsStr) -> Self {
+        self.manager = Manager::at(socket);
+        self
+    }
+
     /// Has the node call `filter` with `[log] filter` when a reload changes it. Without
     /// this the log is the program's own business.
     #[must_use]
@@ -189,6 +201,7 @@ impl NodeBuilder {
 
         let plugins_up = readiness.latch("plugins");
         let takes_signals = self.takes_signals;
+        let manager = self.manager.clone();
         let running = self.start_running(fleet, membership.clone(), &metrics, &control)?;
         plugins_up.release();
         let signals = takes_signals.then(|| {
@@ -222,7 +235,17 @@ impl NodeBuilder {
         let http = clients.as_ref().map(|it| tracing::field::display(it.local_addr()));
         let admin = operators.as_ref().map(|it| tracing::field::display(it.address));
         info!(http, admin, peers = peers_at, "Serving.");
-        Ok(Node { running, readiness, clients, peers, membership, operators, signals, control })
+        Ok(Node {
+            running,
+            readiness,
+            clients,
+            peers,
+            membership,
+            operators,
+            signals,
+            manager,
+            control,
+        })
     }
 
     /// Loads plugins and makes groups. To start is to go over from no plugins and groups

@@ -14,12 +14,14 @@
 //! - `explain`: why a get answers as it does.
 //! - `membership`: the cluster that the node is a member of.
 //! - `operators`, `signals`, `control`: who asks for it, and where it runs.
+//! - `notify`: what the service manager is told.
 
 mod builder;
 mod control;
 mod differences;
 mod explain;
 mod membership;
+mod notify;
 mod operators;
 mod plan;
 mod reload;
@@ -35,6 +37,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 pub use builder::NodeBuilder;
@@ -43,6 +46,7 @@ pub use report::{Action, Change, PluginReloaded, ReloadError, Reloaded};
 use self::{
     control::{Control, outside_runtimes},
     membership::Membership,
+    notify::{Manager, State},
     operators::Operators,
     reload::Wanted,
     running::Running,
@@ -66,6 +70,7 @@ pub struct Node {
     membership: Option<Arc<Membership>>,
     operators: Option<Operators>,
     signals: Option<Signals>,
+    manager: Manager,
     control: Control,
 }
 
@@ -210,12 +215,14 @@ impl Node {
             let _runtime = self.control.enter();
             Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
         };
+        self.manager.tell(State::Ready("Serving."));
         let name = loop {
             match self.control.block_on(signals.next()) {
                 Signal::End(name) => break name,
                 Signal::Reload => self.reload_by_signal(),
             }
         };
+        self.manager.tell(State::Stopping);
         info!(signal = name, "Draining; a second signal ends the node at once.");
         self.control.spawn(async move {
             let name = loop {
@@ -233,11 +240,26 @@ impl Node {
 
     /// Sets a reload off: the next signal may be to end.
     fn reload_by_signal(&self) {
-        let running = Arc::clone(&self.running);
+        let (running, manager) = (Arc::clone(&self.running), self.manager.clone());
+        // Before anything else: the manager waits for this, and then for the end of it.
+        manager.tell(State::Reloading);
         self.control.spawn(async move {
-            if let Err(ReloadError::Busy) = running.reload(Wanted::Settings, "SIGHUP").await {
-                warn!("Too many reloads wait already; those that wait will see the same settings.");
-            }
+            let told = match running.reload(Wanted::Settings, "SIGHUP").await {
+                Ok(_) => "Serving.",
+                Err(ReloadError::Busy) => {
+                    warn!(
+                        "Too many reloads wait already; those that wait will see the same settings."
+                    );
+                    "Serving; too many reloads wait already."
+                }
+                // Nothing may follow the word that the node ends.
+                Err(ReloadError::Stopping) => return,
+                Err(_) => {
+                    "Serving with the old settings; the log says why the new ones are refused."
+                }
+            };
+            // It may block.
+            _ = spawn_blocking(move || manager.tell(State::Ready(told))).await;
         });
     }
 
