@@ -75,6 +75,41 @@ fn a_wrong_command_line_is_a_usage_error() {
     }
 }
 
+/// The settings in force by `file`, without where each was set.
+fn in_force(folder: &Path, file: &str) -> Vec<String> {
+    let shown = run(folder, &["--config", file, "config", "show"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    let setting =
+        |line: &str| line.rsplit_once("  # ").map_or(line, |(it, _)| it).trim().to_owned();
+    shown.out.lines().map(setting).collect()
+}
+
+#[test]
+fn the_ancestors_file_is_read_and_imported() {
+    let here = tempfile::tempdir().expect("a temporary folder");
+    let sample = include_str!("../host/src/config/golden/ini/readme.ini");
+    fs::write(here.path().join("cachecluster.ini"), sample).expect("to write the file");
+    let checked = run(here.path(), &["--config", "cachecluster.ini", "check"]);
+    assert_eq!(checked.code, 0, "{}", checked.err);
+    assert!(checked.err.contains("cachecluster.ini:6:1"), "{}", checked.err);
+
+    let imported = run(here.path(), &["config", "import", "cachecluster.ini"]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    assert!(imported.err.contains("`cluster.heartbeat` is ignored"), "{}", imported.err);
+    fs::write(here.path().join("cachecluster.toml"), &imported.out).expect("to write the file");
+    let checked = run(here.path(), &["check"]);
+    assert_eq!((checked.code, checked.err.as_str()), (0, ""), "{}", imported.out);
+    let (old, new) = ("cachecluster.ini", "cachecluster.toml");
+    assert_eq!(in_force(here.path(), old), in_force(here.path(), new));
+
+    fs::write(here.path().join("bad.ini"), "[cache]\nport = 90x80\n").expect("to write");
+    let bad = run(here.path(), &["config", "import", "bad.ini"]);
+    assert_eq!((bad.code, bad.out.as_str()), (78, ""), "{}", bad.err);
+    assert!(bad.err.contains("bad.ini:2:8") && bad.err.contains("takes it for 0"), "{}", bad.err);
+    let gone = run(here.path(), &["config", "import", "gone.ini"]);
+    assert_eq!(gone.code, 78, "{}", gone.err);
+}
+
 #[test]
 fn a_missing_file_is_named_with_the_remedies() {
     let here = tempfile::tempdir().expect("a temporary folder");

@@ -78,7 +78,7 @@ enum Verb {
     Keygen(keygen::Options),
     /// Check the settings and load the plugins, without serving
     Check,
-    /// Print the settings: as they are, as they could be, or their schema
+    /// Print the settings: as they are, as they could be, their schema, or an old file's
     #[command(subcommand)]
     Config(config::What),
     /// Make a getter plugin: check, test, call and measure it
@@ -140,7 +140,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::Explain(options) => explain::explain(&options, &file),
         Verb::Keygen(options) => keygen::keygen(&options),
         Verb::Check => check::check(&file),
-        Verb::Config(what) => config::print(what, &file),
+        Verb::Config(what) => config::print(&what, &file),
         Verb::Plugin(what) => plugin::run(&what, &file),
         Verb::Demo(options) => demo::demo(&options),
     };

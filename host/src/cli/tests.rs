@@ -24,6 +24,10 @@ fn verbs_are_parsed() {
         Verb::Config(config::What::Show)
     ));
     assert!(matches!(
+        parse(&["config", "import", "cachecluster.ini"]).expect("a verb").verb,
+        Verb::Config(config::What::Import { file }) if file == Path::new("cachecluster.ini")
+    ));
+    assert!(matches!(
         parse(&["demo", "--port", "80", "--delay", "1s"]).expect("a verb").verb,
         Verb::Demo(_)
     ));

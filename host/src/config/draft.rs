@@ -81,4 +81,27 @@ impl Draft {
         self.unsound.retain(|below| !below.starts_with(path));
         self.sites.insert(path.to_vec(), site.clone());
     }
+
+    /// Takes the value at `path` back: it is its default again.
+    pub(super) fn remove(&mut self, path: &[String]) {
+        let Some((last, way)) = path.split_last() else { return };
+        let table = way.iter().try_fold(&mut self.table, |table, key| {
+            table.get_mut(key).and_then(Value::as_table_mut)
+        });
+        if let Some(table) = table {
+            table.remove(last);
+        }
+        self.sites.retain(|below, _| !below.starts_with(path));
+        self.unsound.retain(|below| !below.starts_with(path));
+    }
+
+    /// Puts every place elsewhere, for settings that were written anew before they were
+    /// read.
+    pub(super) fn relocate(&mut self, place: impl Fn(&Place) -> Place) {
+        for site in self.sites.values_mut() {
+            site.key = place(&site.key);
+            site.value = place(&site.value);
+        }
+        self.reports.iter_mut().for_each(|report| report.relocate(&place));
+    }
 }

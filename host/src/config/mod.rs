@@ -7,7 +7,8 @@
 //!
 //! How it is read: `walk` takes the file's values that fit the `shape` made from the
 //! types, `environment` puts `CACHECLUSTER_*` over them, `rules` checks what they mean
-//! together, and every finding is a `report` with its place and its remedy.
+//! together, and every finding is a `report` with its place and its remedy. A file of this
+//! program's ancestor is written anew as TOML first (`ini`).
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -20,6 +21,7 @@ mod draft;
 mod effective;
 mod environment;
 pub(crate) mod grants;
+mod ini;
 mod leaf;
 pub mod matching;
 pub mod peers;

@@ -19,6 +19,7 @@ use super::{
     Config,
     draft::{Draft, Path as Keys},
     environment,
+    ini::{self, Old},
     report::{Phase, Place, Report, Reports, Source, quoted},
     rules, secrets,
     shape::{Field, Shape},
@@ -61,7 +62,12 @@ impl Config {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let loaded = Self::from_str(&text, &path.to_string_lossy(), env)?;
+        let name = path.to_string_lossy();
+        let loaded = if ini::is_one(path) {
+            Self::from_ini(&text, &name, env)?
+        } else {
+            Self::from_str(&text, &name, env)?
+        };
         Ok(Loaded { path: path.to_owned(), base_dir, ..loaded })
     }
 
@@ -75,13 +81,47 @@ impl Config {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut draft = parse(text, name, Shape::root())?;
         environment::apply(&mut draft, env);
-        let config: Config = deserialize(&mut draft, name, Shape::root())?;
-        rules::check(&mut draft, &config);
-        let origins =
-            draft.sites.iter().map(|(path, site)| (path.clone(), site.key.clone())).collect();
-        let warnings = finish(draft)?;
-        Ok(Loaded { config, path: name.into(), base_dir: ".".into(), warnings, origins })
+        loaded(draft, name)
     }
+
+    /// Reads `text`, a `cachecluster.ini` of gce-cache-cluster, as [`Config::load`] reads such
+    /// a file; `name` stands for its path.
+    ///
+    /// # Errors
+    /// What that program would have misunderstood or dropped without a word, and whatever
+    /// is wrong with the settings.
+    pub fn from_ini(
+        text: &str,
+        name: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, Reports> {
+        let old = Old::read(text.strip_prefix('\u{feff}').unwrap_or(text), name)?;
+        let mut draft = old.draft()?;
+        environment::apply(&mut draft, env);
+        ini::settle(&mut draft);
+        loaded(draft, name)
+    }
+
+    /// Writes the file at `path`, a `cachecluster.ini` of gce-cache-cluster, anew as TOML,
+    /// with what is doubtful about it.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; the environment has no part in it.
+    pub fn import(path: &Path) -> Result<(String, Vec<Report>), Reports> {
+        let text = read_file(path).map_err(|report| Reports::new(Phase::Parse, vec![report]))?;
+        let (text, name) = (text.strip_prefix('\u{feff}').unwrap_or(&text), path.to_string_lossy());
+        let loaded = Self::from_ini(text, &name, std::iter::empty())?;
+        Ok((Old::read(text, &name)?.toml().to_owned(), loaded.warnings))
+    }
+}
+
+/// What was read, after all that belongs together was checked.
+fn loaded(mut draft: Draft, name: &str) -> Result<Loaded, Reports> {
+    let config: Config = deserialize(&mut draft, name, Shape::root())?;
+    rules::check(&mut draft, &config);
+    let origins = draft.sites.iter().map(|(path, site)| (path.clone(), site.key.clone())).collect();
+    let warnings = finish(draft)?;
+    Ok(Loaded { config, path: name.into(), base_dir: ".".into(), warnings, origins })
 }
 
 /// Reads `text`, whose whole is of `shape`, without the environment and without rules.
@@ -96,7 +136,7 @@ pub(super) fn document<T: DeserializeOwned>(
 }
 
 /// What fits `shape` of a file.
-fn parse(text: &str, name: &str, shape: &Shape) -> Result<Draft, Reports> {
+pub(super) fn parse(text: &str, name: &str, shape: &Shape) -> Result<Draft, Reports> {
     let source = Source::file(name, text);
     let (file, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -144,8 +184,23 @@ fn read_file(path: &Path) -> Result<String, Report> {
         };
         let report = Report::error(format!("cannot read {shown}: {reason}"));
         if error.kind() == ErrorKind::NotFound {
+            let old = path.with_extension("ini");
+            let report = if ini::is_one(path) {
+                report
+            } else if old.is_file() {
+                report.help(format!(
+                    "there is a {}: `--config {}` reads it, `cachecluster config import {} > {}` \
+                     translates it",
+                    quoted(&old.to_string_lossy()),
+                    old.display(),
+                    old.display(),
+                    path.display()
+                ))
+            } else {
+                report
+                    .help(format!("write one: `cachecluster config default > {}`", path.display()))
+            };
             report
-                .help(format!("write one: `cachecluster config default > {}`", path.display()))
                 .help("name another with `--config FILE` or `CACHECLUSTER_CONFIG`")
                 .help("or try it without one: `cachecluster demo`")
         } else {

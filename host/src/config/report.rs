@@ -64,6 +64,16 @@ impl Place {
         Self { source: Arc::clone(source), span }
     }
 
+    /// The bytes of its source.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Whether it is in a file, and not in the environment.
+    pub(super) fn is_in_lines(&self) -> bool {
+        self.source.has_lines
+    }
+
     /// Where the place is, in a few words: `file.toml:3`, or the variable's name.
     pub fn describe(&self) -> String {
         if self.source.has_lines {
@@ -132,6 +142,11 @@ impl Report {
     pub(super) fn at(mut self, place: Option<Place>, label: impl Into<String>) -> Self {
         self.places.extend(place.map(|place| (place, label.into())));
         self
+    }
+
+    /// Puts each of its places elsewhere.
+    pub(super) fn relocate(&mut self, place: impl Fn(&Place) -> Place) {
+        self.places.iter_mut().for_each(|(old, _)| *old = place(old));
     }
 
     /// Adds a fact that explains.

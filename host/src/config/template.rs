@@ -35,7 +35,8 @@ A node reads `cachecluster.toml` from the folder it is started in, or the file t
 `--config FILE` or `CACHECLUSTER_CONFIG` names. `cachecluster config default` prints a
 file with every setting; `cachecluster check` reports everything that is wrong with a
 file at once; `cachecluster config show` prints what is in force and where it was set;
-`cachecluster config schema` prints the JSON Schema for editors.
+`cachecluster config schema` prints the JSON Schema for editors. A file whose name ends in
+`.ini` is read as one of gce-cache-cluster: see [migrating.md](migrating.md).
 
 - Sizes are a number and a unit: `512B`, `64KiB`, `1MiB`, `2GiB`, or `kB`, `MB`, `GB`.
 - Durations are numbers and units: `250ms`, `10s`, `1h 30m`; 30 days at most.

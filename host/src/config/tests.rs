@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Compares `actual` with the file at `path`; `UPDATE=1` writes the file instead.
-fn assert_golden(path: &Path, actual: &str) {
+pub(super) fn assert_golden(path: &Path, actual: &str) {
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
         fs::write(path, actual).expect("write the golden file");
