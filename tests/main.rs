@@ -18,6 +18,7 @@ mod cluster;
 mod conformance;
 mod demo;
 mod dictionary;
+mod discovery;
 mod egress;
 mod embedding;
 mod failing;

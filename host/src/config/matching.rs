@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::{Host, Url};
 
-use super::{Config, units};
+use super::{Config, Doozer, Etcd, ZooKeeper, units};
 
 /// Which instances of Compute Engine are taken for members of the cluster: those that run, and
 /// to which all of this and all of `[meta]` applies. As soon as there is anything here or there,
@@ -44,6 +44,25 @@ pub struct Discovery {
     /// How Compute Engine is asked for the instances of `[match]` and `[meta]`. A reload leaves
     /// it as it is: changes wait for a restart.
     pub gce: Gce,
+    /// etcd, from version 3.4: each node has a key there that goes with it, and hears of the
+    /// others' as they come and go. On as soon as `endpoints` names a server. A reload leaves it
+    /// as it is: changes wait for a restart.
+    pub etcd: Etcd,
+    /// `ZooKeeper`: each node has an entry there that goes with it, and hears of the others' as
+    /// they come and go. On as soon as `servers` names one. A reload leaves it as it is: changes
+    /// wait for a restart.
+    pub zookeeper: ZooKeeper,
+    /// doozer: all nodes share one file there, a list with spaces between its entries. On as
+    /// soon as `servers` or `uri` says where. A reload leaves it as it is: changes wait for a
+    /// restart.
+    pub doozer: Doozer,
+}
+
+impl Discovery {
+    /// Whether it names a registry.
+    pub fn has_registry(&self) -> bool {
+        self.etcd.is_on() || self.zookeeper.is_on() || self.doozer.is_on()
+    }
 }
 
 /// How Compute Engine is asked for instances.
@@ -141,7 +160,7 @@ impl Config {
 
     /// Whether it says where members may be found.
     pub fn looks_for_members(&self) -> bool {
-        self.cluster.has_seeds() || self.looks_on_gce()
+        self.cluster.has_seeds() || self.looks_on_gce() || self.discovery.has_registry()
     }
 
     /// Whether this node is to be a member of a cluster.

@@ -82,6 +82,19 @@ pub(super) fn masked<'a>(text: &'a str, file: &DeTable<'_>) -> Cow<'a, str> {
             None => mask(&mut shown, value),
         }
     }
+    let discovery = file.get("discovery").and_then(|it| it.get_ref().as_table());
+    let table = |name: &str| discovery.and_then(|it| it.get(name)?.get_ref().as_table());
+    for key in ["secret", "uri"] {
+        if let Some(secret) = table("doozer").and_then(|doozer| doozer.get(key)) {
+            mask(&mut shown, secret);
+        }
+    }
+    let endpoints = table("etcd").and_then(|etcd| etcd.get("endpoints")?.get_ref().as_array());
+    let has_user =
+        |url: &&Spanned<DeValue<'_>>| url.get_ref().as_str().is_some_and(|url| url.contains('@'));
+    for url in endpoints.into_iter().flat_map(|it| it.iter()).filter(has_user) {
+        mask(&mut shown, url);
+    }
     shown
 }
 

@@ -10,7 +10,9 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 use toml::de::DeTable;
 
-use super::{ByteSize, Config, Discovery, Gce, Group, Peers, Plugin, units::parse_duration};
+use super::{
+    ByteSize, Config, Discovery, Doozer, Gce, Group, Peers, Plugin, units::parse_duration,
+};
 
 /// What may stand in one place of the settings.
 #[derive(Clone, Debug)]
@@ -223,7 +225,15 @@ fn sample() -> Config {
         plugins: BTreeMap::from([("x".to_owned(), plugin)]),
         groups: BTreeMap::from([("x".to_owned(), group)]),
         peers: Peers { listen: Some(([0; 4], 0).into()), ..Peers::default() },
-        discovery: Discovery { gce: Gce { enabled: Some(true), ..Gce::default() } },
+        discovery: Discovery {
+            gce: Gce { enabled: Some(true), ..Gce::default() },
+            doozer: Doozer {
+                secret: Some(String::new()),
+                uri: Some(String::new()),
+                ..Doozer::default()
+            },
+            ..Discovery::default()
+        },
         ..Config::default()
     }
 }

@@ -208,6 +208,7 @@ fn default_or_example(field: &Field) -> Value {
         Value::String(match field.name.as_str() {
             "source" => "NAME.wasm".to_owned(),
             "digest" => format!("sha256:{}", "0".repeat(64)),
+            _ if matches!(field.shape, Shape::Secret) => "env:VARIABLE".to_owned(),
             _ if matches!(field.shape, Shape::Address) => "127.0.0.1:9080".to_owned(),
             _ => "NAME".to_owned(),
         })

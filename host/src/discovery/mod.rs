@@ -1,7 +1,7 @@
 //! Where members of the cluster may be found.
 //!
 //! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
-//! in a file (`file`). [`Discovery`] asks each of them again and again and proposes what all of
+//! in a file (`file`), what members write into a registry that tells of changes (`etcd`). [`Discovery`] asks each of them again and again and proposes what all of
 //! them have found together. It decides nothing: whoever is proposed is tried, and membership
 //! finds out who is there.
 //!
@@ -11,6 +11,8 @@
 //! - the more members there are, the less often each of them looks, so that what a source is
 //!   asked for by all of them together stays about the same.
 
+mod credentials;
+mod etcd;
 mod file;
 mod names;
 
@@ -31,7 +33,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use self::{file::SeedsFile, names::Names};
+pub use self::{etcd::Etcd, file::SeedsFile, names::Names};
 use crate::metrics::DiscoveryMetrics;
 
 /// Between two looks of a node that knows few others, at most; a fifth of it less by chance.
@@ -45,6 +47,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Time for one look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for all sources to take back what they told of this node.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Places that one source may find: as many members as a cluster is made for.
 const FOUND_MAX: usize = 10_000;
@@ -63,6 +68,10 @@ pub trait Source: Send {
 
     /// Waits until there may be something new before the next look is due.
     async fn changed(&mut self);
+
+    /// Takes back what it has told others of this node, which is going. Nothing is asked of it
+    /// afterwards. It is cut off when it takes long, and so may a look or a wait before it be.
+    async fn withdraw(&mut self) {}
 }
 
 /// What a look has found.
@@ -92,11 +101,22 @@ pub struct Report {
     pub trouble: Option<String>,
 }
 
+/// This node, as it stands in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Where other members reach it.
+    pub place: SocketAddr,
+    /// Its name in the cluster.
+    pub name: String,
+}
+
 /// Several sources at once. Ends with this.
 #[derive(Debug)]
 pub struct Discovery {
     sources: Vec<Arc<Tracked>>,
     tasks: Vec<AbortHandle>,
+    /// Whether this node is going. Every task holds a receiver until it has ended.
+    leaving: watch::Sender<bool>,
 }
 
 /// What is known of a source.
@@ -119,12 +139,13 @@ impl Discovery {
     /// as before: who did not answer then may do so now. `metrics` counts for a kind.
     pub fn start(
         sources: Vec<Box<dyn Source>>,
-        members: impl Fn() -> usize + Clone + Send + 'static,
+        members: impl Fn() -> usize + Clone + Send + Sync + 'static,
         metrics: impl Fn(&str) -> DiscoveryMetrics,
         control: &Handle,
     ) -> (Self, watch::Receiver<Vec<SocketAddr>>) {
         let (proposals, proposed) = watch::channel(Vec::new());
         let proposals = Arc::new(proposals);
+        let (leaving, leaves) = watch::channel(false);
         let tracked: Vec<_> = sources.iter().map(|source| Tracked::of(source.kind())).collect();
         let all: Arc<[_]> = tracked.clone().into();
         let tasks = sources.into_iter().zip(&tracked).map(|(source, tracked)| {
@@ -136,10 +157,23 @@ impl Discovery {
                 proposals.send_replace(places.into_iter().collect());
             };
             let metrics = metrics(source.kind());
-            control.spawn(watch_over(source, tracked, (members.clone(), propose), metrics))
+            let how = (members.clone(), propose);
+            control.spawn(watch_over(source, tracked, how, metrics, leaves.clone()))
         });
         let tasks = tasks.map(|task| task.abort_handle()).collect();
-        (Self { sources: tracked, tasks }, proposed)
+        (Self { sources: tracked, tasks, leaving }, proposed)
+    }
+
+    /// Looks no more, and has every source take back what it told of this node. Returns when
+    /// they have, or after [`WITHDRAW_TIMEOUT`].
+    pub async fn withdraw(&self) {
+        self.leaving.send_replace(true);
+        if timeout(WITHDRAW_TIMEOUT, self.leaving.closed()).await.is_err() {
+            warn!(
+                "What this node told of itself may stand in a registry until it expires: there \
+                 was no answer in time."
+            );
+        }
     }
 
     /// How the sources fare.
@@ -203,24 +237,33 @@ impl Tracked {
     }
 }
 
-/// Looks at one source again and again.
+/// Looks at one source again and again, until this node goes.
 async fn watch_over(
     mut source: Box<dyn Source>,
     tracked: Arc<Tracked>,
-    (members, propose): (impl Fn() -> usize, impl Fn()),
+    (members, propose): (impl Fn() -> usize + Sync, impl Fn() + Sync),
     metrics: DiscoveryMetrics,
+    mut leaves: watch::Receiver<bool>,
 ) {
-    let mut failures = 0;
-    loop {
-        let looked = timeout(LOOK_TIMEOUT, source.look()).await;
-        let looked = looked.unwrap_or_else(|_elapsed| Err(Failed("no answer in time".to_owned())));
-        failures = if tracked.note(looked, &metrics) { 0 } else { failures + 1 };
-        propose();
-        tokio::select! {
-            () = sleep(pause(failures, members())) => {}
-            () = source.changed() => {}
+    let looking = async {
+        let mut failures = 0;
+        loop {
+            let looked = timeout(LOOK_TIMEOUT, source.look()).await;
+            let looked = looked.unwrap_or_else(|_| Err(Failed("no answer in time".to_owned())));
+            failures = if tracked.note(looked, &metrics) { 0 } else { failures + 1 };
+            propose();
+            tokio::select! {
+                () = sleep(pause(failures, members())) => {}
+                () = source.changed() => {}
+            }
         }
+    };
+    let going = async { _ = leaves.wait_for(|leaves| *leaves).await };
+    tokio::select! {
+        () = looking => {}
+        () = going => {}
     }
+    source.withdraw().await;
 }
 
 /// Time until the next look, after so many that failed in a row.

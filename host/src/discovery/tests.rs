@@ -98,6 +98,47 @@ async fn a_look_that_never_ends_is_given_up() {
     assert_eq!(next(&mut proposed).await, [1]);
 }
 
+/// Says what it is doing, and does it for as long as it is let.
+struct Slow(mpsc::Sender<&'static str>, Duration);
+
+#[async_trait]
+impl Source for Slow {
+    fn kind(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn look(&mut self) -> Result<Found, Failed> {
+        self.0.try_send("look").expect("room");
+        std::future::pending().await
+    }
+
+    async fn changed(&mut self) {}
+
+    async fn withdraw(&mut self) {
+        self.0.try_send("withdraw").expect("room");
+        sleep(self.1).await;
+        self.0.try_send("withdrawn").expect("room");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_takes_back_what_it_told_and_does_not_wait_for_it_long() {
+    let (say, mut said) = mpsc::channel(16);
+    let sources = [1, 60]
+        .map(|secs| Box::new(Slow(say.clone(), Duration::from_secs(secs))) as Box<dyn Source>);
+    let metrics = |_: &str| DiscoveryMetrics::default();
+    let (discovery, _proposed) =
+        Discovery::start(sources.into(), || 1, metrics, &Handle::current());
+    for _ in 0..2 {
+        assert_eq!(said.recv().await, Some("look"), "neither has ended");
+    }
+    let began = Instant::now();
+    discovery.withdraw().await;
+    assert_eq!(began.elapsed().as_secs(), WITHDRAW_TIMEOUT.as_secs());
+    let heard: Vec<_> = std::iter::from_fn(|| said.try_recv().ok()).collect();
+    assert_eq!(heard, ["withdraw", "withdraw", "withdrawn"]);
+}
+
 #[test]
 fn looks_are_spread_out_by_failures_and_by_the_number_of_members() {
     let between = |failures, members, least: u64, most: u64| {

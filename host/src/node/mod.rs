@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// Drains and stops the node, in this order: it says that it is not ready, and tells
-    /// its cluster that it is going; it stops accepting clients and lets requests under way
+    /// its cluster that it is going, and the registries that it is in; it stops accepting clients and lets requests under way
     /// end within `[http] drain_timeout`, while it hands over what is hot; it leaves the cluster, and goes on answering peers
     /// who have not heard of that; then operators, who could watch it until here; then fills
     /// and plugins, which nobody waits for any more.
@@ -175,7 +175,12 @@ impl Node {
                     membership.hand_over(&self.running.groups).await;
                 }
             };
-            let (cut, ()) = tokio::join!(clients, handing_over);
+            let withdrawing = async {
+                if let Some(membership) = &membership {
+                    membership.withdraw().await;
+                }
+            };
+            let (cut, (), ()) = tokio::join!(clients, handing_over, withdrawing);
             if let Some(membership) = &membership {
                 membership.leave().await;
             }

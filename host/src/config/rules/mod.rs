@@ -5,6 +5,7 @@
 
 mod fleet;
 mod matching;
+mod registries;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -28,6 +29,7 @@ pub(super) fn check(draft: &mut Draft, config: &Config) {
     fleet::peers(draft, config);
     fleet::cluster(draft, config);
     matching::check(draft, config);
+    registries::discovery(draft, config);
     log_filter(draft, &config.log.filter);
     for (name, plugin) in &config.plugins {
         name_of(draft, "plugins", name);

@@ -39,7 +39,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     cluster::{self, Cluster, Keys, Meta, Sockets, State, Tuning},
     config::{self, Config},
-    discovery::Discovery,
+    discovery::{Discovery, Own},
     front::{Latch, http::Linked},
     group::Groups,
     metrics::{MembershipCounts, Metrics},
@@ -182,7 +182,8 @@ impl Bound {
         let telling = purges::tell(Arc::clone(&purges), self.to_tell, Arc::downgrade(&cluster));
         let telling = control.spawn(telling);
         let (seeds, named) = watch::channel(own.seeds.clone());
-        let sources = seeds::sources(own, base_dir, named);
+        let myself = Own { place: self.advertise, name: cluster.node().to_string() };
+        let sources = seeds::sources(settings, base_dir, named, &myself);
         let (discovery, proposed) = Discovery::start(
             sources,
             seeds::size(&cluster),
@@ -248,6 +249,11 @@ impl Membership {
     /// Tells the others that this node is going, so that they send no more keys here.
     pub(super) async fn drain(&self) {
         self.say(|meta| meta.state = State::Draining).await;
+    }
+
+    /// Takes this node out of the registries that it is in, so that nobody looks for it there.
+    pub(super) async fn withdraw(&self) {
+        self.discovery.withdraw().await;
     }
 
     /// Hands what is hot in `groups` to the nodes that own it once this one is gone.

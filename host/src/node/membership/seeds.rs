@@ -10,28 +10,35 @@ use tokio::sync::watch;
 
 use crate::{
     cluster::Cluster,
-    config,
-    discovery::{Names, SeedsFile, Source},
+    config::Config,
+    discovery::{Etcd, Names, Own, SeedsFile, Source},
 };
 
 /// Where the settings say that members may be found. `seeds` are those that they name, which a
-/// reload may replace.
+/// reload may replace; `own` is this node, for registries.
 pub(super) fn sources(
-    settings: &config::Cluster,
+    settings: &Config,
     base_dir: &Path,
     seeds: watch::Receiver<Vec<String>>,
+    own: &Own,
 ) -> Vec<Box<dyn Source>> {
+    let cluster = &settings.cluster;
     // Also where there are none: a reload may bring some.
-    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Names::new(seeds, settings.port))];
-    if !settings.seeds_file.as_os_str().is_empty() {
-        let file = base_dir.join(&settings.seeds_file);
-        sources.push(Box::new(SeedsFile::new(file, settings.port)));
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Names::new(seeds, cluster.port))];
+    if !cluster.seeds_file.as_os_str().is_empty() {
+        let file = base_dir.join(&cluster.seeds_file);
+        sources.push(Box::new(SeedsFile::new(file, cluster.port)));
+    }
+    let discovery = &settings.discovery;
+    if discovery.etcd.is_on() {
+        let etcd = Etcd::new(&discovery.etcd, base_dir, &cluster.name, own.clone());
+        sources.push(Box::new(etcd));
     }
     sources
 }
 
 /// How many members `cluster` has at each moment.
-pub(super) fn size(cluster: &Arc<Cluster>) -> impl Fn() -> usize + Clone + Send + 'static {
+pub(super) fn size(cluster: &Arc<Cluster>) -> impl Fn() -> usize + Clone + Send + Sync + 'static {
     let view = cluster.view();
     move || {
         let view = view.borrow();
