@@ -21,6 +21,7 @@ mod dictionary;
 mod discovery;
 mod egress;
 mod embedding;
+mod examples;
 mod failing;
 mod faults;
 mod fleet;
