@@ -25,6 +25,7 @@ mod examples;
 mod failing;
 mod faults;
 mod fleet;
+mod gce;
 #[path = "fixtures/guest/mod.rs"]
 #[expect(dead_code, reason = "tests from outside need only some kinds of guests")]
 mod guest;

@@ -9,6 +9,7 @@ pub(crate) mod command;
 pub(crate) mod dict_client;
 pub(crate) mod dictd;
 pub(crate) mod etcd;
+pub(crate) mod gce;
 pub(crate) mod go;
 pub(crate) mod load;
 pub(crate) mod node;

@@ -1,7 +1,8 @@
 //! Where members of the cluster may be found.
 //!
 //! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
-//! in a file (`file`), what members write into a registry that tells of changes (`etcd`). [`Discovery`] asks each of them again and again and proposes what all of
+//! in a file (`file`), what members write into a registry that tells of changes (`etcd`), which
+//! instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again and again and proposes what all of
 //! them have found together. It decides nothing: whoever is proposed is tried, and membership
 //! finds out who is there.
 //!
@@ -14,6 +15,7 @@
 mod credentials;
 mod etcd;
 mod file;
+pub mod gce;
 mod names;
 
 use std::{
@@ -36,7 +38,8 @@ use tracing::{info, warn};
 pub use self::{etcd::Etcd, file::SeedsFile, names::Names};
 use crate::metrics::DiscoveryMetrics;
 
-/// Between two looks of a node that knows few others, at most; a fifth of it less by chance.
+/// Between two looks of a node that knows few others, at most, unless a source says otherwise;
+/// a fifth of it less by chance.
 const EVERY: Duration = Duration::from_secs(30);
 
 /// What each member adds to that, once it comes to more: members together look once a second.
@@ -65,6 +68,16 @@ pub trait Source: Send {
     /// # Errors
     /// It cannot say at present.
     async fn look(&mut self) -> Result<Found, Failed>;
+
+    /// Time between two looks of a node that knows few others, at most.
+    fn every(&self) -> Duration {
+        EVERY
+    }
+
+    /// Time before the next look at least, as whoever was asked last wants it.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Waits until there may be something new before the next look is due.
     async fn changed(&mut self);
@@ -252,8 +265,9 @@ async fn watch_over(
             let looked = looked.unwrap_or_else(|_| Err(Failed("no answer in time".to_owned())));
             failures = if tracked.note(looked, &metrics) { 0 } else { failures + 1 };
             propose();
+            let pause = pause(source.every(), failures, members()).max(source.rest());
             tokio::select! {
-                () = sleep(pause(failures, members())) => {}
+                () = sleep(pause) => {}
                 () = source.changed() => {}
             }
         }
@@ -267,9 +281,9 @@ async fn watch_over(
 }
 
 /// Time until the next look, after so many that failed in a row.
-fn pause(failures: u32, members: usize) -> Duration {
+fn pause(every: Duration, failures: u32, members: usize) -> Duration {
     let members = u32::try_from(members).unwrap_or(u32::MAX);
-    let every = EVERY.max(FOR_EACH_MEMBER.saturating_mul(members));
+    let every = every.max(FOR_EACH_MEMBER.saturating_mul(members));
     let longest = match failures {
         0 => every,
         times => every.min(AGAIN * (1 << (times - 1).min(16))),

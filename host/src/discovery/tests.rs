@@ -143,7 +143,7 @@ async fn whoever_goes_takes_back_what_it_told_and_does_not_wait_for_it_long() {
 fn looks_are_spread_out_by_failures_and_by_the_number_of_members() {
     let between = |failures, members, least: u64, most: u64| {
         for _ in 0..100 {
-            let pause = pause(failures, members);
+            let pause = pause(EVERY, failures, members);
             let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
             assert!(least <= pause && pause <= most, "{pause:?} after {failures}, of {members}");
         }

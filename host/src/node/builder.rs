@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{self, Caching, Config, Loaded, Reports, peers::BadPeer},
+    discovery::gce::Metadata,
     front::{
         Readiness, admin,
         http::{HttpFront, Linked, Manners},
@@ -173,9 +174,11 @@ impl NodeBuilder {
             .has_peers()
             .then(|| HttpFront::bind_peers(config.peers_listen(), &config.http))
             .transpose()?;
+        let machine = config.looks_on_gce().then(Metadata::from_environment).transpose();
+        let machine = machine.map_err(|error| anyhow!("look for members: {error}"))?;
         let bound = config
             .is_member()
-            .then(|| Bound::new(&config.cluster, &base_dir))
+            .then(|| Bound::new(&config, &base_dir, machine.clone()))
             .transpose()
             .context("start [cluster]")?;
         let linked = bound.as_ref().map(Bound::linked);
@@ -191,8 +194,8 @@ impl NodeBuilder {
             (Some(bound), Some(fleet), Some(front)) => {
                 let (fleet, peers) = (Arc::clone(fleet), front.local_addr());
                 let told = (readiness.latch("cluster"), &metrics);
-                let control = control.handle();
-                let membership = bound.join(&config, &base_dir, peers, fleet, told, control)?;
+                let joining = bound.join(&config, &base_dir, peers, fleet, told, control.handle());
+                let membership = control.block_on(joining)?;
                 metrics.membership(membership.counts());
                 Some(membership)
             }
@@ -241,6 +244,7 @@ impl NodeBuilder {
             clients,
             peers,
             membership,
+            machine,
             operators,
             signals,
             manager,

@@ -54,6 +54,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    discovery::gce::{self, Metadata},
     front::{Readiness, http::Serving},
     group::Group,
     metrics::Metrics,
@@ -68,6 +69,8 @@ pub struct Node {
     clients: Option<Serving>,
     peers: Option<Serving>,
     membership: Option<Arc<Membership>>,
+    /// Says when this machine is to be stopped, where it is one of Compute Engine.
+    machine: Option<Metadata>,
     operators: Option<Operators>,
     signals: Option<Signals>,
     manager: Manager,
@@ -109,9 +112,10 @@ impl Node {
         self.peers.as_ref().map(Serving::local_addr)
     }
 
-    /// Where other members of the cluster reach this node, if it is in one.
+    /// Where other members of the cluster reach this node, if it is in one. On Compute Engine
+    /// that may be known only a moment after the start.
     pub fn gossip_addr(&self) -> Option<SocketAddr> {
-        self.membership.as_ref().map(|membership| membership.advertise)
+        self.membership.as_ref().and_then(|membership| membership.advertise())
     }
 
     /// How many nodes share the keys, as this one knows it: itself and others.
@@ -206,8 +210,9 @@ impl Node {
         }
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the process
-    /// at once. SIGHUP reloads the settings where the node can read them; see
+    /// Serves until SIGTERM or SIGINT, then stops. So it does when Compute Engine tells this
+    /// machine that it is to be stopped, where it is asked for members. A second signal ends the
+    /// process at once. SIGHUP reloads the settings where the node can read them; see
     /// [`NodeBuilder::settings_from`]. Signals are taken from here on, or from the start
     /// with [`NodeBuilder::take_signals`].
     ///
@@ -221,14 +226,37 @@ impl Node {
             Signals::new(self.running.hooks.read.is_some()).context("watch for signals")?
         };
         self.manager.tell(State::Ready("Serving."));
-        let name = loop {
-            match self.control.block_on(signals.next()) {
-                Signal::End(name) => break name,
-                Signal::Reload => self.reload_by_signal(),
+        let machine = self.machine.clone();
+        let mut stopping = Box::pin(async move {
+            match machine {
+                Some(machine) => gce::stopping(machine).await,
+                None => std::future::pending().await,
             }
-        };
+        });
+        loop {
+            let next = self.control.block_on(async {
+                tokio::select! {
+                    signal = signals.next() => Ok(signal),
+                    reason = &mut stopping => Err(reason),
+                }
+            });
+            match next {
+                Ok(Signal::Reload) => self.reload_by_signal(),
+                Ok(Signal::End(name)) => {
+                    info!(signal = name, "Draining; a second signal ends the node at once.");
+                    break;
+                }
+                Err(reason) => {
+                    info!(
+                        reason,
+                        "Draining, as Compute Engine says; a signal ends the node at once."
+                    );
+                    break;
+                }
+            }
+        }
+        drop(stopping);
         self.manager.tell(State::Stopping);
-        info!(signal = name, "Draining; a second signal ends the node at once.");
         self.control.spawn(async move {
             let name = loop {
                 if let Signal::End(name) = signals.next().await {

@@ -4,21 +4,30 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use super::beginning::Begun;
 use crate::{
-    cluster::{Cluster, Counters, Member, State, View},
+    cluster::{Counters, Member, State, View},
     config,
-    discovery::{Discovery, Report},
+    discovery::Report,
     metrics::MembershipCounts,
     peer::Fleet,
 };
 
-/// Everything about `cluster` that an operator may want to know.
-pub(super) fn describe(
-    cluster: &Cluster,
-    fleet: &Fleet,
-    settings: &config::Cluster,
-    discovery: &Discovery,
-) -> Value {
+/// Everything about the cluster that an operator may want to know: little as long as this node
+/// has not `begun` to be a member.
+pub(super) fn describe(begun: Option<&Begun>, fleet: &Fleet, settings: &config::Cluster) -> Value {
+    let Some(Begun { cluster, discovery, .. }) = begun else {
+        return json!({
+            "name": settings.name,
+            "node": null,
+            "has_key": settings.has_key(),
+            "seeds": settings.seeds,
+            "discovery": [],
+            "owners": fleet.size(),
+            "unknown": 0,
+            "members": [],
+        });
+    };
     let view = cluster.view();
     let view = view.borrow().clone();
     let status = cluster.status();

@@ -19,7 +19,7 @@ pub(super) async fn follow(
     mut view: watch::Receiver<Arc<View>>,
     fleet: Arc<Fleet>,
     (purges, metrics): (Arc<Purges>, ClusterMetrics),
-    latch: Latch,
+    latch: Arc<Latch>,
 ) {
     let mut known = Vec::new();
     loop {

@@ -4,6 +4,7 @@
 //! one becomes the other. What is found is proposed here, and the order in which a node goes is
 //! kept here: it drains, hands over what is hot, leaves, and is still asked for a while.
 //!
+//! - `beginning`: when a node becomes a member, and what that takes.
 //! - `follow`: from the cluster's view to the fleet's members.
 //! - `purges`: what is purged anywhere is purged everywhere.
 //! - `seeds`: what discovery finds is proposed to the cluster.
@@ -13,33 +14,38 @@
 //! - a node serves whether it finds others or not;
 //! - it is in its own ring while it serves, and in nobody's once it drains.
 
+mod beginning;
 mod describe;
 mod follow;
 mod purges;
 mod seeds;
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde_json::Value;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex as TurnMutex, mpsc, watch},
+    sync::{Mutex as TurnMutex, SetOnce, mpsc, watch},
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::{
+    beginning::{Begun, Reached, Waiting, own_address},
+    purges::Purges,
+};
 use crate::{
-    cluster::{self, Cluster, Keys, Meta, Sockets, State, Tuning},
+    cluster::{self, Cluster, Keys, Meta, Sockets, State},
     config::{self, Config},
-    discovery::{Discovery, Own},
+    discovery::gce::Metadata,
     front::{Latch, http::Linked},
     group::Groups,
     metrics::{MembershipCounts, Metrics},
@@ -47,7 +53,6 @@ use crate::{
     plugin,
     wire::{Purge, link::Secret},
 };
-use purges::Purges;
 
 /// How long a node that has seeds waits for the first of them before it serves: one that
 /// serves alone asks the origin for what others hold.
@@ -74,37 +79,54 @@ fn ring_digest(peers: &config::Peers) -> u64 {
     xxh3_64(by.as_bytes())
 }
 
+/// How long a node that is to be told its address waits for that before it serves.
+const ADDRESS: Duration = Duration::from_millis(300);
+
 /// The ports and the keys of a member that is still to be one.
 pub(super) struct Bound {
     sockets: Sockets,
     keys: Keys,
     secret: Secret,
-    advertise: SocketAddr,
+    reached: Reached,
+    metadata: Option<Metadata>,
     purges: Arc<Purges>,
     to_tell: mpsc::Receiver<Purge>,
 }
 
 /// This node's place in its cluster.
 pub(super) struct Membership {
-    cluster: Arc<Cluster>,
     fleet: Arc<Fleet>,
-    /// What this node says of itself.
-    meta: TurnMutex<Meta>,
+    turn: TurnMutex<Turn>,
+    /// Set once this node is a member.
+    begun: SetOnce<Begun>,
+    latch: Arc<Latch>,
     secret: Secret,
     settings: config::Cluster,
     /// Whether the settings say where others may be found.
     looks: bool,
-    /// Where other members reach this one.
-    pub(super) advertise: SocketAddr,
     seeds: watch::Sender<Vec<String>>,
-    discovery: Discovery,
     pub(super) purges: Arc<Purges>,
-    tasks: Vec<AbortHandle>,
+    /// Waits to be told this node's address.
+    asking: OnceLock<AbortHandle>,
+}
+
+/// What changes one by one.
+struct Turn {
+    /// What this node says of itself.
+    meta: Meta,
+    /// `None` once this node has become a member, or has left before.
+    waiting: Option<Waiting>,
 }
 
 impl Bound {
-    /// Takes the port for gossip and reads the keys; nothing is sent yet.
-    pub(super) fn new(settings: &config::Cluster, base_dir: &Path) -> anyhow::Result<Self> {
+    /// Takes the port for gossip and reads the keys; nothing is sent yet. `metadata` is asked for
+    /// this node's address where the settings do not say it.
+    pub(super) fn new(
+        config: &Config,
+        base_dir: &Path,
+        metadata: Option<Metadata>,
+    ) -> anyhow::Result<Self> {
+        let settings = &config.cluster;
         let keys = keys(settings, base_dir)?;
         let bind = SocketAddr::new(settings.bind_address(), settings.port);
         let sockets = Sockets::bind(bind).with_context(|| {
@@ -114,15 +136,23 @@ impl Bound {
             )
         })?;
         let bound = sockets.address();
-        let (ip, port) = match settings.advertised().context("read [cluster] advertise")? {
-            Some((ip, port)) => (ip, port.unwrap_or(bound.port())),
-            None if bound.ip().is_unspecified() => (own_address(bound.ip())?, bound.port()),
-            None => (bound.ip(), bound.port()),
+        let reached = match (settings.advertised().context("read [cluster] advertise")?, &metadata)
+        {
+            (Some((ip, port)), _) => Reached::At(SocketAddr::new(ip, port.unwrap_or(bound.port()))),
+            (None, Some(metadata)) if bound.ip().is_unspecified() => Reached::AsToldBy {
+                metadata: metadata.clone(),
+                interface: config.matching.network_interface.clone(),
+                bound,
+            },
+            (None, _) if bound.ip().is_unspecified() => {
+                Reached::At(SocketAddr::new(own_address(bound.ip())?, bound.port()))
+            }
+            (None, _) => Reached::At(bound),
         };
         let (purges, to_tell) = Purges::new();
         let secret = Secret::new(&settings.name, &[]);
         renew(&secret, &settings.name, &keys);
-        Ok(Self { sockets, keys, secret, advertise: SocketAddr::new(ip, port), purges, to_tell })
+        Ok(Self { sockets, keys, secret, reached, metadata, purges, to_tell })
     }
 
     /// What links to other members are sealed with, and bring along.
@@ -130,8 +160,9 @@ impl Bound {
         Linked { secret: self.secret.clone(), tidings: Some(Arc::clone(&self.purges) as _) }
     }
 
-    /// Becomes a member that does not serve yet. `peers` is where this node serves peers.
-    pub(super) fn join(
+    /// Becomes a member that does not serve yet, at once or when it is known where others reach
+    /// this node. `peers` is where this node serves peers.
+    pub(super) async fn join(
         self,
         settings: &Config,
         base_dir: &Path,
@@ -150,7 +181,7 @@ impl Bound {
             );
         }
         let meta = Meta {
-            peer: SocketAddr::new(self.advertise.ip(), peers.port()),
+            peer: peers,
             weight: u16::try_from(own.weight).unwrap_or(u16::MAX),
             zone: own.zone.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -158,70 +189,84 @@ impl Bound {
             plugins: Vec::new(),
             state: State::Joining,
         };
-        let identity = identity(settings, base_dir, self.advertise);
-        let cluster = Cluster::start(
-            cluster::Settings {
-                cluster: own.name.clone(),
-                keys: self.keys,
-                advertise: self.advertise,
-                meta: meta.clone(),
-                identity: identity.clone(),
-                tuning: Tuning::default(),
-                hear: Arc::clone(&self.purges) as _,
-            },
-            self.sockets,
-        );
-        let cluster = Arc::new(cluster.with_context(|| match &identity {
-            Some(file) => format!("become a member, as {} ([cluster] identity)", file.display()),
-            None => "become a member".to_owned(),
-        })?);
-        info!(node = %cluster.node(), gossip = %self.advertise, "Looking for the cluster.");
-        fleet.on_doubt(doubt(&cluster));
-        let purges = self.purges;
-        purges.feel(cluster.pulse());
-        let telling = purges::tell(Arc::clone(&purges), self.to_tell, Arc::downgrade(&cluster));
-        let telling = control.spawn(telling);
         let (seeds, named) = watch::channel(own.seeds.clone());
-        let myself = Own { place: self.advertise, name: cluster.node().to_string() };
-        let sources = seeds::sources(settings, base_dir, named, &myself);
-        let (discovery, proposed) = Discovery::start(
-            sources,
-            seeds::size(&cluster),
-            |kind| metrics.discovery(kind),
-            control,
-        );
-        let following = control.spawn(follow::follow(
-            cluster.view(),
-            Arc::clone(&fleet),
-            (Arc::clone(&purges), metrics.cluster()),
-            latch,
-        ));
-        let looking =
-            control.spawn(seeds::propose(Arc::downgrade(&cluster), proposed, self.advertise));
-        Ok(Arc::new(Membership {
-            cluster,
+        let latch = Arc::new(latch);
+        let waiting = Waiting {
+            sockets: self.sockets,
+            keys: self.keys,
+            to_tell: self.to_tell,
+            settings: settings.clone(),
+            base_dir: base_dir.to_owned(),
+            named,
+            metadata: self.metadata,
+            latch: Arc::clone(&latch),
+            metrics: metrics.clone(),
+            control: control.clone(),
+        };
+        let membership = Arc::new(Membership {
             fleet,
-            meta: TurnMutex::new(meta),
+            turn: TurnMutex::new(Turn { meta, waiting: Some(waiting) }),
+            begun: SetOnce::new(),
+            latch,
             secret: self.secret,
             settings: own.clone(),
             looks: settings.looks_for_members(),
-            advertise: self.advertise,
             seeds,
-            discovery,
-            purges,
-            tasks: [following, looking, telling].map(|task| task.abort_handle()).into(),
-        }))
+            purges: self.purges,
+            asking: OnceLock::new(),
+        });
+        match self.reached {
+            Reached::At(address) => membership.begin(address).await?,
+            reached @ Reached::AsToldBy { .. } => {
+                let asking = control.spawn(begin_later(Arc::downgrade(&membership), reached));
+                membership.asking.get_or_init(|| asking.abort_handle());
+            }
+        }
+        Ok(membership)
+    }
+}
+
+/// Becomes a member once it is known where others reach this node.
+async fn begin_later(membership: Weak<Membership>, reached: Reached) {
+    let found = reached.find().await;
+    let Some(membership) = membership.upgrade() else { return };
+    let begun = match found {
+        Ok(address) => membership.begin(address).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = begun {
+        membership.latch.close("this node could not become a member; its log says why");
+        error!("This node cannot become a member, and serves alone: {error:#}");
     }
 }
 
 impl Membership {
+    /// Becomes a member, which others reach at `advertise`.
+    async fn begin(&self, advertise: SocketAddr) -> anyhow::Result<()> {
+        let mut turn = self.turn.lock().await;
+        if let Some(waiting) = turn.waiting.take() {
+            turn.meta.peer.set_ip(advertise.ip());
+            let meta = turn.meta.clone();
+            let begun = waiting.begin(advertise, meta, &self.fleet, &self.purges).await?;
+            _ = self.begun.set(begun);
+        }
+        Ok(())
+    }
+
     /// From now on this node serves, and is to own keys.
     pub(super) async fn serve(&self) {
-        if self.looks {
-            let mut view = self.cluster.view();
-            let others = view.wait_for(|view| view.members.len() + view.unknown > 1);
-            if timeout(FIRST_CONTACT, others).await.is_err() {
-                info!("Nobody answers yet where members may be found: serving alone.");
+        match timeout(ADDRESS, self.begun.wait()).await {
+            Ok(begun) if self.looks => {
+                let mut view = begun.cluster.view();
+                let others = view.wait_for(|view| view.members.len() + view.unknown > 1);
+                if timeout(FIRST_CONTACT, others).await.is_err() {
+                    info!("Nobody answers yet where members may be found: serving alone.");
+                }
+            }
+            Ok(_) => {}
+            Err(_elapsed) => {
+                info!("It is not known yet where others reach this node: serving alone.");
+                self.latch.release();
             }
         }
         self.say(|meta| meta.state = State::Serving).await;
@@ -234,16 +279,23 @@ impl Membership {
 
     async fn say(&self, change: impl FnOnce(&mut Meta)) {
         // Held until it is said, so that what was said last is what holds.
-        let mut meta = self.meta.lock().await;
-        change(&mut meta);
-        self.cluster.describe(meta.clone()).await;
+        let mut turn = self.turn.lock().await;
+        change(&mut turn.meta);
+        if let Some(begun) = self.begun.get() {
+            begun.cluster.describe(turn.meta.clone()).await;
+        }
     }
 
     /// From now on the cluster's keys are these, and members are looked for at other seeds.
     pub(super) async fn reload(&self, keys: Keys, settings: &config::Cluster) {
         self.seeds.send_replace(settings.seeds.clone());
         renew(&self.secret, &self.settings.name, &keys);
-        self.cluster.set_keys(keys).await;
+        let mut turn = self.turn.lock().await;
+        match (&mut turn.waiting, self.begun.get()) {
+            (Some(waiting), _) => waiting.keys = keys,
+            (None, Some(begun)) => begun.cluster.set_keys(keys).await,
+            (None, None) => {}
+        }
     }
 
     /// Tells the others that this node is going, so that they send no more keys here.
@@ -253,12 +305,14 @@ impl Membership {
 
     /// Takes this node out of the registries that it is in, so that nobody looks for it there.
     pub(super) async fn withdraw(&self) {
-        self.discovery.withdraw().await;
+        if let Some(begun) = self.begun.get() {
+            begun.discovery.withdraw().await;
+        }
     }
 
     /// Hands what is hot in `groups` to the nodes that own it once this one is gone.
     pub(super) async fn hand_over(&self, groups: &Groups) {
-        if has_others(&self.cluster) {
+        if self.begun.get().is_some_and(Begun::has_others) {
             // They have to know first that this node drains, or they refuse.
             sleep(NEWS_TRAVELS).await;
             let handed = self.fleet.hand_over(&groups.all(), Instant::now() + HAND_OVER).await;
@@ -266,14 +320,18 @@ impl Membership {
         }
     }
 
-    /// Is no member any more. Returns when those who had not heard of it have had time to.
+    /// Is no member any more, and does not become one. Returns when those who had not heard of it
+    /// have had time to.
     pub(super) async fn leave(&self) {
-        let had_others = has_others(&self.cluster);
-        self.tasks.iter().for_each(AbortHandle::abort);
-        self.cluster.leave().await;
-        self.purges.has_ended();
-        if had_others {
-            sleep(AFTERWARDS).await;
+        self.turn.lock().await.waiting = None;
+        if let Some(begun) = self.begun.get() {
+            let had_others = begun.has_others();
+            begun.end();
+            begun.cluster.leave().await;
+            self.purges.has_ended();
+            if had_others {
+                sleep(AFTERWARDS).await;
+            }
         }
     }
 
@@ -282,14 +340,23 @@ impl Membership {
         self.fleet.size()
     }
 
+    /// Where other members reach this one, once that is known.
+    pub(super) fn advertise(&self) -> Option<SocketAddr> {
+        self.begun.get().map(|begun| begun.advertise)
+    }
+
     /// What membership counts, for whoever looks at it now and then.
-    pub(super) fn counts(&self) -> impl Fn() -> MembershipCounts + Send + Sync + 'static {
-        let (cluster, last) = (Arc::downgrade(&self.cluster), Mutex::default());
+    pub(super) fn counts(
+        self: &Arc<Self>,
+    ) -> impl Fn() -> MembershipCounts + Send + Sync + 'static {
+        let (membership, last) = (Arc::downgrade(self), Mutex::default());
         move || {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             // Of a node that has left, what was counted last.
-            if let Some(cluster) = cluster.upgrade() {
-                *last = describe::counts(&cluster.status().counters);
+            if let Some(membership) = membership.upgrade()
+                && let Some(begun) = membership.begun.get()
+            {
+                *last = describe::counts(&begun.cluster.status().counters);
             }
             *last
         }
@@ -297,13 +364,15 @@ impl Membership {
 
     /// The cluster as this node sees it.
     pub(super) fn describe(&self) -> Value {
-        describe::describe(&self.cluster, &self.fleet, &self.settings, &self.discovery)
+        describe::describe(self.begun.get(), &self.fleet, &self.settings)
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some(asking) = self.asking.get() {
+            asking.abort();
+        }
     }
 }
 
@@ -323,12 +392,6 @@ fn doubt(cluster: &Arc<Cluster>) -> impl Fn(&str) + Send + Sync + 'static {
 fn renew(secret: &Secret, name: &str, keys: &Keys) {
     let keys: Vec<_> = keys.iter().map(|key| key.derive("links")).collect();
     secret.renew(name, keys.iter().map(|key| &key[..]));
-}
-
-fn has_others(cluster: &Cluster) -> bool {
-    let view = cluster.view();
-    let view = view.borrow();
-    view.members.len() + view.unknown > 1
 }
 
 /// The keys that the settings name.
@@ -358,23 +421,4 @@ fn identity(settings: &Config, base_dir: &Path, advertise: SocketAddr) -> Option
     let name = format!("{}-{}", settings.cluster.name, advertise);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
     Some(folder.join(name.chars().map(plain).collect::<String>()))
-}
-
-/// The address from which this machine reaches others. Nothing is sent for it: the system is
-/// asked for the way to an address that is nobody's.
-fn own_address(unspecified: IpAddr) -> anyhow::Result<IpAddr> {
-    let nobody: SocketAddr = match unspecified {
-        IpAddr::V4(_) => ([192, 0, 2, 1], 9).into(),
-        IpAddr::V6(_) => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into(),
-    };
-    let found = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
-        socket.connect(nobody)?;
-        socket.local_addr()
-    });
-    found.map(|address| address.ip()).map_err(|error| {
-        anyhow!(
-            "cannot find out at which address others reach this machine: {error}; set \
-             [cluster] advertise to it"
-        )
-    })
 }

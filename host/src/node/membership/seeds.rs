@@ -11,16 +11,21 @@ use tokio::sync::watch;
 use crate::{
     cluster::Cluster,
     config::Config,
-    discovery::{Etcd, Names, Own, SeedsFile, Source},
+    discovery::{
+        Etcd, Names, Own, SeedsFile, Source,
+        gce::{Gce, Metadata},
+    },
 };
 
 /// Where the settings say that members may be found. `seeds` are those that they name, which a
-/// reload may replace; `own` is this node, for registries.
+/// reload may replace; `own` is this node, for registries; `metadata` is there where Compute
+/// Engine is to be asked.
 pub(super) fn sources(
     settings: &Config,
     base_dir: &Path,
     seeds: watch::Receiver<Vec<String>>,
     own: &Own,
+    metadata: Option<Metadata>,
 ) -> Vec<Box<dyn Source>> {
     let cluster = &settings.cluster;
     // Also where there are none: a reload may bring some.
@@ -33,6 +38,9 @@ pub(super) fn sources(
     if discovery.etcd.is_on() {
         let etcd = Etcd::new(&discovery.etcd, base_dir, &cluster.name, own.clone());
         sources.push(Box::new(etcd));
+    }
+    if let Some(metadata) = metadata {
+        sources.push(Box::new(Gce::new(settings, metadata)));
     }
     sources
 }
