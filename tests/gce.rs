@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::{
     cluster::{KeyFile, agree, owners},
     harness::{
+        client,
         gce::{Api, Emulator, Interface, Machine},
         node::{Builder, Node, component},
         origin::{self, Origin},
@@ -56,6 +57,9 @@ fn node(
         key.path().display(),
     ))
     .env("GCE_METADATA_HOST", metadata)
+    // Neither goes through a proxy, which could read a token.
+    .env("HTTP_PROXY", "http://127.0.0.1:9")
+    .env("http_proxy", "http://127.0.0.1:9")
 }
 
 /// As [`node`], on the address 127.0.`net`.`host` of an instance that is booted for it; looks
@@ -426,4 +430,75 @@ async fn what_is_wrong_is_said_once_with_its_remedy() {
     bare.logged("it has no network tag cache").await;
     emulator.change("cache-2", |it| it.tags = vec!["cache"]);
     bare.logged("is one of those that are looked for").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_emulator_refuses_what_the_service_refuses() {
+    let address = |host| Ipv4Addr::new(127, 0, 87, host);
+    let emulator = Emulator::start(address(200)).await;
+    let metadata = emulator.boot(Machine::new(1, address(1))).await;
+    let metadata = metadata.parse().expect("an address");
+    let asked = async |path: &str, headers: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
+        client::exchange(metadata, request.as_bytes()).await
+    };
+    let flavor = "Metadata-Flavor: Google\r\n";
+    let root = "/computeMetadata/v1/";
+    assert_eq!(asked("/", "").await.status, 200);
+    assert_eq!(asked(&format!("{root}instance/id"), "").await.status, 403);
+    let forwarded = format!("{flavor}X-Forwarded-For: 10.0.0.1\r\n");
+    assert_eq!(asked(&format!("{root}instance/id"), &forwarded).await.status, 403);
+    let id = asked(&format!("{root}instance/id"), flavor).await;
+    assert_eq!(
+        (id.text().as_str(), id.header("metadata-flavor")),
+        ("18446744073709551001", "Google")
+    );
+    assert!(!id.header("etag").is_empty());
+    for (path, status) in [
+        ("instance/network-interfaces", 301),
+        ("instance/id/", 404),
+        ("instance/attributes/no", 404),
+    ] {
+        assert_eq!(asked(&format!("{root}{path}"), flavor).await.status, status, "{path}");
+    }
+    // With the tag of what is known, it waits; without, it answers at once.
+    let preempted = format!("{root}instance/preempted?wait_for_change=true&last_etag=");
+    let known = asked(&format!("{preempted}0"), flavor).await;
+    let waiting = format!("{preempted}{}", known.header("etag"));
+    let changing = async {
+        tokio::task::yield_now().await;
+        emulator.change("cache-1", |it| it.is_preempted = true);
+    };
+    let (changed, ()) = tokio::join!(asked(&waiting, flavor), changing);
+    assert_eq!((known.text(), changed.text()), ("FALSE".to_owned(), "TRUE".to_owned()));
+
+    let token = asked(&format!("{root}instance/service-accounts/default/token"), flavor).await;
+    let token = token.json()["access_token"].as_str().expect("a token").to_owned();
+    let list = async |zone: &str, query: &str, token: &str| {
+        let request = format!(
+            "GET /compute/v1/projects/my-project/zones/{zone}/instances?{query} HTTP/1.1\r\n\
+             host: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        client::exchange(emulator.api, request.as_bytes()).await
+    };
+    let reason = |answer: &client::Response| answer.json()["error"]["errors"][0]["reason"].clone();
+    let zone = "us-central1-b";
+    for (asked, status, why) in [
+        (list(zone, "filter=tags.items%20%3D%20cache", &token).await, 400, "invalid"),
+        (list(zone, "filter=metadata.service%20%3D%20items", &token).await, 400, "invalid"),
+        (list("us-central1", "", &token).await, 400, "invalid"),
+        (list(zone, "", "ya29.made-up").await, 401, "authError"),
+    ] {
+        assert_eq!((asked.status, reason(&asked)), (status, why.into()));
+    }
+    let found = list(zone, "filter=status%20%3D%20RUNNING", &token).await.json();
+    assert_eq!(found["items"][0]["id"], "18446744073709551001");
+    emulator.change("cache-1", |it| it.status = "TERMINATED");
+    let none = list(zone, "filter=status%20%3D%20RUNNING", &token).await.json();
+    assert!(none.get("items").is_none(), "{none}");
+    let stopped = list(zone, "", &token).await.json();
+    assert_eq!(stopped["items"][0]["networkInterfaces"][0]["networkIP"], "127.0.87.1");
+    emulator.revoke();
+    assert_eq!(list(zone, "", &token).await.status, 401);
 }

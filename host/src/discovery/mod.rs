@@ -2,9 +2,9 @@
 //!
 //! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
 //! in a file (`file`), what members write into a registry that tells of changes (`etcd`), which
-//! instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again and again and proposes what all of
-//! them have found together. It decides nothing: whoever is proposed is tried, and membership
-//! finds out who is there.
+//! instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again and again and
+//! proposes what all of them have found together. It decides nothing: whoever is proposed is
+//! tried, and membership finds out who is there.
 //!
 //! Invariants:
 //! - a look that fails changes nothing: what the source found before goes on being proposed;
@@ -48,7 +48,7 @@ const FOR_EACH_MEMBER: Duration = Duration::from_secs(1);
 /// Before the second look after one that failed; then twice as long.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Time for one look.
+/// Time for one look, unless a source says otherwise.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for all sources to take back what they told of this node.
@@ -72,6 +72,11 @@ pub trait Source: Send {
     /// Time between two looks of a node that knows few others, at most.
     fn every(&self) -> Duration {
         EVERY
+    }
+
+    /// Time for one look. Where that is exceeded, the look has failed.
+    fn patience(&self) -> Duration {
+        LOOK_TIMEOUT
     }
 
     /// Time before the next look at least, as whoever was asked last wants it.
@@ -261,7 +266,7 @@ async fn watch_over(
     let looking = async {
         let mut failures = 0;
         loop {
-            let looked = timeout(LOOK_TIMEOUT, source.look()).await;
+            let looked = timeout(source.patience(), source.look()).await;
             let looked = looked.unwrap_or_else(|_| Err(Failed("no answer in time".to_owned())));
             failures = if tracked.note(looked, &metrics) { 0 } else { failures + 1 };
             propose();

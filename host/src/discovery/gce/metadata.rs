@@ -248,3 +248,130 @@ fn is_google_hardware() -> bool {
     let product = fs::read_to_string("/sys/class/dmi/id/product_name").unwrap_or_default();
     ["Google", "Google Compute Engine"].contains(&product.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    /// Answers what the test says, connection by connection, and remembers what it was asked.
+    struct Server {
+        metadata: Metadata,
+        asked: Arc<Mutex<Vec<String>>>,
+        task: JoinHandle<()>,
+    }
+
+    impl Server {
+        async fn says(answers: Vec<String>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let host = listener.local_addr().expect("an address").to_string();
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let heard = Arc::clone(&asked);
+            let task = tokio::spawn(async move {
+                for answer in answers {
+                    let (mut stream, _) = listener.accept().await.expect("a connection");
+                    let mut question = vec![0; 4_096];
+                    let length = stream.read(&mut question).await.expect("a question");
+                    let question = String::from_utf8_lossy(&question[..length]).into_owned();
+                    heard.lock().expect("questions").push(question);
+                    stream.write_all(answer.as_bytes()).await.expect("to answer");
+                }
+            });
+            let metadata = Metadata::new(&host, true).expect("a host");
+            Self { metadata, asked, task }
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.asked.lock().expect("questions").clone()
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    /// An answer of the server, with its header.
+    fn flavored(status: &str, body: &str) -> String {
+        said(status, "Metadata-Flavor: Google\r\n", body)
+    }
+
+    fn said(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_asked_for_again_and_what_does_not_is_not() {
+        let whole = flavored("200 OK", "my-project");
+        let truncated = whole[..whole.len() - 3].to_owned();
+        let server = Server::says(vec![said("503 Service Unavailable", "", ""), truncated, whole]);
+        let server = server.await;
+        let told = server.metadata.get("project/project-id").await;
+        assert_eq!(told, Ok("my-project".to_owned()));
+        let asked = server.asked();
+        assert_eq!(asked.len(), 3);
+        for question in &asked {
+            let question = question.to_ascii_lowercase();
+            assert!(question.starts_with("get /computemetadata/v1/project/project-id http/1.1"));
+            assert!(question.contains("metadata-flavor: google\r\n"), "{question}");
+        }
+        for (status, is_absent) in [("404 Not Found", true), ("403 Forbidden", false)] {
+            let server = Server::says(vec![flavored(status, "no")]).await;
+            let error = server.metadata.get("instance/id").await.expect_err(status);
+            assert_eq!(matches!(error, MetadataError::NotThere(_)), is_absent, "{error}");
+            assert_eq!(server.asked().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_lacks_the_header_is_not_believed_and_leads_nobody_elsewhere() {
+        for answer in [
+            said("200 OK", "", "my-project"),
+            said("200 OK", "Metadata-Flavor: Portal\r\n", "my-project"),
+            said("302 Found", "Location: http://127.0.0.1:9/login\r\n", ""),
+            said("404 Not Found", "", ""),
+        ] {
+            let server = Server::says(vec![answer]).await;
+            let error = server.metadata.get("project/project-id").await.expect_err("a stranger");
+            assert!(matches!(error, MetadataError::Stranger(_)), "{error}");
+        }
+        let large = "x".repeat(SIZE_MAX + 1);
+        let answers = (0..TRIES).map(|_| flavored("200 OK", &large)).collect();
+        let server = Server::says(answers).await;
+        let error = server.metadata.get("instance/id").await.expect_err("too large").to_string();
+        assert!(error.contains("has more than"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_waited_for_by_the_tag_of_what_is_known() {
+        let headers = "Metadata-Flavor: Google\r\nETag: 2f1e\r\n";
+        let server = Server::says(vec![said("200 OK", headers, "FALSE\n")]).await;
+        let told = server.metadata.wait_for_change("instance/preempted", "0").await;
+        assert_eq!(told, Ok(("FALSE".to_owned(), Some("2f1e".to_owned()))));
+        let asked = &server.asked()[0];
+        let query = "/instance/preempted?wait_for_change=true&last_etag=0&timeout_sec=60 ";
+        assert!(asked.contains(query), "{asked}");
+    }
+
+    #[test]
+    fn a_host_is_a_host() {
+        for bad in ["http://metadata", "a/b", "a?b", "", "u@h", "a b"] {
+            let error = Metadata::new(bad, true).expect_err(bad);
+            assert!(error.contains("GCE_METADATA_HOST"), "{error}");
+        }
+        for good in ["metadata.google.internal", "127.0.0.1:8080", "[::1]:80"] {
+            assert!(Metadata::new(good, true).is_ok(), "{good}");
+        }
+    }
+}

@@ -29,7 +29,7 @@ use std::{
 
 use async_trait::async_trait;
 use reqwest::header::HeaderValue;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::{
@@ -48,8 +48,8 @@ use crate::config::{Config, matching::endpoint};
 /// Time to connect to the API.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for a look: less than the discovery's own, so that this source says itself what it was at.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(28);
+/// Time for a look: enough for a large project's list, page after page.
+const LOOK_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How many times longer the next look has to wait where only somebody who changes something can
 /// help, such as the project's owner.
@@ -358,20 +358,20 @@ impl Source for Gce {
         self.interval
     }
 
+    fn patience(&self) -> Duration {
+        LOOK_TIMEOUT
+    }
+
     fn rest(&self) -> Duration {
         self.rest
     }
 
     async fn look(&mut self) -> Result<Found, Failed> {
         self.rest = Duration::ZERO;
-        match timeout(LOOK_TIMEOUT, self.look_once()).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(Nothing { reason, rest })) => {
-                self.rest = rest;
-                Err(Failed(reason))
-            }
-            Err(_elapsed) => Err(Failed("Compute Engine does not answer in time".to_owned())),
-        }
+        self.look_once().await.map_err(|Nothing { reason, rest }| {
+            self.rest = rest;
+            Failed(reason)
+        })
     }
 
     async fn changed(&mut self) {
