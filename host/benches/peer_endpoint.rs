@@ -3,8 +3,10 @@
 //!
 //! Each answers from memory, in a process of its own on the same core, to the same client on 32
 //! connections, and they take turns; what counts is the CPU time of the process for each
-//! request. Run it with `cargo bench -p cachecluster --bench peer_endpoint`. It fails if ours has
-//! less than three times Go's capacity up to 1 KiB, or four times above.
+//! request. A third one does nothing but the system calls of an answer (the *floor*): nobody can
+//! be below it, and what it has beside Go is all that can be had on this machine. Run it with
+//! `cargo bench -p cachecluster --bench peer_endpoint`. It fails if ours has less than three times
+//! Go's capacity up to 1 KiB, or four times above.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
 #[expect(dead_code, reason = "some of it is for the other benchmark")]
@@ -12,7 +14,7 @@ mod contender;
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use contender::{Client, Process, go, median, ours};
+use contender::{Client, Process, floor, go, median, ours, start_as};
 
 /// Bytes of a value, and the least capacity beside Go's.
 const CASES: [(usize, f64); 4] = [(100, 3.0), (1_024, 3.0), (10_240, 4.0), (102_400, 4.0)];
@@ -21,7 +23,7 @@ const CONNECTIONS: usize = 32;
 const KEYS: usize = 64;
 
 fn main() -> ExitCode {
-    if ours::serve_if_told() {
+    if ours::serve_if_told() || floor::answer_if_told() {
         return ExitCode::SUCCESS;
     }
     // `cargo test --all-targets` runs this too, to see that it works.
@@ -30,7 +32,10 @@ fn main() -> ExitCode {
     let Some(program) = go::program("peer") else { return ExitCode::SUCCESS };
     let paths: Vec<_> = (0..KEYS).map(|key| format!("/_groupcache/g/key-{key:02}")).collect();
     let mut is_good = true;
-    println!("{:>8} {:>10} {:>10} {:>9}", "body B", "Go us", "ours us", "capacity");
+    println!(
+        "{:>8} {:>10} {:>10} {:>10} {:>9} {:>9}",
+        "body B", "Go us", "ours us", "floor us", "capacity", "at most"
+    );
     for (size, least) in CASES {
         let mut node = ours::Node::start(size);
         node.introduce(&[node.peers], node.peers);
@@ -39,7 +44,8 @@ fn main() -> ExitCode {
         let go = ["-self", &name, "-peers", &name, "-size", &size.to_string()].map(str::to_owned);
         let mut go = Process::start(&program, &go);
         go.line();
-        let mut contenders = [(go, own), (node.process, node.peers)].map(|(process, address)| {
+        let all = [(go, own), (node.process, node.peers), start_as(floor::ALONE, size, None)];
+        let mut contenders = all.map(|(process, address)| {
             let client = Client::new(address, CONNECTIONS).expect("connections");
             (process, client, Vec::new())
         });
@@ -57,10 +63,10 @@ fn main() -> ExitCode {
                 }
             }
         }
-        let [go, ours] = contenders.map(|(_, _, costs)| median(costs));
-        let capacity = go / ours;
+        let [go, ours, floor] = contenders.map(|(_, _, costs)| median(costs));
+        let (capacity, most) = (go / ours, go / floor);
         is_good &= capacity >= least;
-        println!("{size:>8} {go:>10.1} {ours:>10.1} {capacity:>9.2}");
+        println!("{size:>8} {go:>10.1} {ours:>10.1} {floor:>10.1} {capacity:>9.2} {most:>9.2}");
     }
     if is_measuring && !is_good {
         println!("Less than 3 times Go's capacity up to 1 KiB, or 4 times above.");

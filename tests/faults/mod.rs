@@ -9,8 +9,7 @@
 //! - `pauses`: nodes stand still, for seconds or for half a minute.
 //! - `restarts`: nodes are stopped and started again, one by one or over and over.
 //!
-//! Times are not judged here, but for how soon a node is back after a long pause: the machine may
-//! be busy with other things. Counts are.
+//! Times are not judged here: the machine may be busy with other things. Counts are.
 
 mod crashes;
 mod crowds;
@@ -141,19 +140,21 @@ impl Five {
         five
     }
 
-    /// Waits until each of `alive` sees all of them own keys, and nobody else.
+    /// Waits until each of `alive` sees all of them own keys, and nobody else, and they have
+    /// the same ring.
     async fn agree(&self, alive: &[usize]) {
-        for &node in alive {
-            until(&format!("{} sees {} owners", node + 1, alive.len()), || async {
-                self.owners(node).await == alive.len() as u64
-            })
-            .await;
-        }
-        let mut rings = Vec::new();
-        for &node in alive {
-            rings.push(self.nodes[node].admin("/members").await.json()["ring"].clone());
-        }
-        assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+        until(&format!("{alive:?} agree who owns keys"), || async {
+            let mut rings = Vec::new();
+            for &node in alive {
+                let told = self.nodes[node].admin("/members").await.json();
+                if told["owners"] != alive.len() {
+                    return false;
+                }
+                rings.push(told["ring"].clone());
+            }
+            rings.iter().all(|ring| *ring == rings[0])
+        })
+        .await;
     }
 
     /// How many nodes own keys, as `node` has it.

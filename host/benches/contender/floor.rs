@@ -1,6 +1,9 @@
-//! What the system alone takes for a hop: two processes that do nothing but the reads and
-//! writes of one, over blocking sockets, with an owner that says the same to every question.
-//! They understand nothing, keep nothing and seal nothing, so that nobody can be below them.
+//! What the system alone takes: programs that do nothing but the reads and writes of an answer,
+//! and say the same to every question. They understand nothing, keep nothing and seal nothing,
+//! so that nobody can be below them.
+//!
+//! For a hop it is two processes over blocking sockets, for an answer from memory one that
+//! waits for all its connections together, as an event loop does.
 
 use std::{
     io::{self, Read, Write as _},
@@ -8,8 +11,13 @@ use std::{
     thread,
 };
 
+use mio::{Events, Interest, Poll, Token};
+
 /// The argument by which the benchmark's program is one of the two.
 pub(crate) const FLOOR: &str = "--as-floor";
+
+/// The argument by which it is the one that answers from memory.
+pub(crate) const ALONE: &str = "--as-floor-alone";
 
 /// Bytes of a question to the owner, and of what an answer has beside the value.
 const QUESTION: usize = 96;
@@ -32,6 +40,50 @@ pub(crate) fn serve_if_told() -> bool {
         });
     }
     true
+}
+
+/// If this process is to be the one that answers from memory, is it until the benchmark ends.
+pub(crate) fn answer_if_told() -> bool {
+    let mut arguments = std::env::args().skip_while(|argument| argument != ALONE).skip(1);
+    let Some(size) = arguments.next() else { return false };
+    answer_all(size.parse().expect("a size")).expect("a floor");
+    true
+}
+
+/// Answers on many connections, by an event loop.
+fn answer_all(size: usize) -> io::Result<()> {
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
+    let mut listener = mio::net::TcpListener::bind(([127, 0, 0, 1], 0).into())?;
+    // Every reply fits, at once.
+    socket2::SockRef::from(&listener).set_send_buffer_size(4 * size + (1 << 16))?;
+    println!("{}", listener.local_addr()?);
+    poll.registry().register(&mut listener, Token(0), Interest::READABLE)?;
+    let mut sockets = Vec::new();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {size}\r\n\
+         date: Mon, 30 Nov 2026 00:00:00 GMT\r\n\r\n"
+    );
+    let reply = [head.as_bytes(), &vec![b'x'; size]].concat();
+    let mut asked = [0; 1_024];
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            if event.token() == Token(0) {
+                while let Ok((mut socket, _)) = listener.accept() {
+                    socket.set_nodelay(true)?;
+                    let token = Token(sockets.len() + 1);
+                    poll.registry().register(&mut socket, token, Interest::READABLE)?;
+                    sockets.push(socket);
+                }
+                continue;
+            }
+            let socket: &mut mio::net::TcpStream = &mut sockets[event.token().0 - 1];
+            // A question is one read, as it is one write.
+            if socket.read(&mut asked).is_ok_and(|count| count > 0) {
+                socket.write_all(&reply)?;
+            }
+        }
+    }
 }
 
 fn answer(socket: &mut TcpStream, size: usize) -> io::Result<()> {
