@@ -13,6 +13,7 @@
 //! It fails if ours has less than 4 times Go's capacity with one client, or 6.5 times with 32.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
+#[expect(dead_code, reason = "some of it is for the other benchmark")]
 mod contender;
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path, process::ExitCode};
