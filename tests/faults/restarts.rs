@@ -25,8 +25,8 @@ const RATE: u32 = 150;
 /// what chance does to a count of so many calls.
 const RESTART_COST: f64 = 1.05;
 
-/// The same on a machine that is busy with other tests, where nodes that are started are late
-/// for one another.
+/// The same, and as much for chance, on a machine that is busy with other tests, where nodes that
+/// are started are late for one another.
 const RESTART_COST_BUSY: f64 = 1.1;
 
 /// A machine on which one in a hundred answers takes longer is a busy one.
@@ -74,8 +74,7 @@ async fn nodes_that_come_back_cost_nobody_an_answer_and_the_origin_little() {
     let peace = peace(&five, &load, 16 * RATE as usize).await;
     // A machine that is too busy for its own clients makes nodes ask twice.
     let leave = if slow > 0.005 { 1.5 } else { 1.0 };
-    let by_chance = RESTART_COST + 1.0 / calls.sqrt();
-    let cost = if within > QUIET { RESTART_COST_BUSY } else { by_chance };
+    let cost = if within > QUIET { RESTART_COST_BUSY } else { RESTART_COST } + 1.0 / calls.sqrt();
     super::say(&format!(
         "origin calls a request: {peace:.4} in peace, {restarts:.4} with restarts ({:.3} times, {within:?}), \
          {deaths:.4} with deaths",
