@@ -2,16 +2,23 @@
 //! several files say of one thing agrees.
 
 use std::{
+    cell::RefCell,
     fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
 };
 
 use cachecluster::config::Config;
 
 use crate::harness::{
-    command,
+    client, command,
     node::{cachecluster, component},
+    until,
 };
 
 fn repository() -> PathBuf {
@@ -83,15 +90,11 @@ fn terraform_opens_the_ports_and_sets_the_marks_that_the_settings_name() {
 
 #[test]
 fn scripts_are_scripts() {
-    for script in ["examples/gce/startup.sh", "packaging/cachecluster.service"] {
-        assert!(!read(script).contains('\t'), "{script}");
+    for script in ["examples/gce/startup.sh", "examples/local/run"] {
+        let checked = Command::new("bash").arg("-n").arg(repository().join(script)).output();
+        let checked = checked.expect("to run bash");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     }
-    let checked = Command::new("bash")
-        .arg("-n")
-        .arg(repository().join("examples/gce/startup.sh"))
-        .output()
-        .expect("to run bash");
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
@@ -110,4 +113,142 @@ fn the_unit_starts_the_node_with_the_settings_that_are_installed() {
     assert_eq!(ran.status.code(), Some(78), "{}", String::from_utf8_lossy(&ran.stderr));
     // What the unit says of exit codes is what they are.
     assert!(unit.contains("RestartPreventExitStatus=2 78\n"));
+}
+
+/// `examples/local/run` with its cluster, ended when dropped.
+struct Local {
+    script: Child,
+    out: Arc<Mutex<String>>,
+}
+
+impl Local {
+    const HOST: &str = "127.0.100.1";
+
+    fn start(nodes: usize) -> Self {
+        let mut script = Command::new(repository().join("examples/local/run"))
+            .arg(nodes.to_string())
+            .env("CACHECLUSTER", cachecluster().get_program())
+            .env("HOST", Self::HOST)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("to run the script");
+        let out = Arc::<Mutex<String>>::default();
+        let (told, stdout) = (Arc::clone(&out), script.stdout.take().expect("a pipe"));
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let mut out = told.lock().expect("whole");
+                out.push_str(&line);
+                out.push('\n');
+            }
+        });
+        Self { script, out }
+    }
+
+    fn said(&self) -> String {
+        self.out.lock().expect("whole").clone()
+    }
+
+    /// What a terminal sends on Ctrl-C, and to whom.
+    fn interrupt(&self) {
+        let group = format!("-{}", self.script.id());
+        let sent = Command::new("kill").args(["-s", "INT", "--", &group]).status();
+        assert!(sent.expect("to run kill").success());
+    }
+
+    /// The processes that the script has started and that have not ended.
+    fn children(&self) -> Vec<u32> {
+        let id = self.script.id();
+        let file = format!("/proc/{id}/task/{id}/children");
+        let children = fs::read_to_string(file).unwrap_or_default();
+        children.split_whitespace().map(|id| id.parse().expect("a number")).collect()
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let script = RefCell::new(&mut self.script);
+        let end = || script.borrow_mut().try_wait().expect("to ask for the script");
+        until("the script has ended", || async { end().is_some() }).await;
+        end().expect("it has ended")
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Ok(None) = self.script.try_wait() {
+            self.interrupt();
+            self.script.wait().ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_on_one_machine_comes_with_one_command_and_goes_with_ctrl_c() {
+    let mut local = Local::start(3);
+    until("it says what to ask", || async { local.said().contains("where the value comes from") })
+        .await;
+    let said = local.said();
+    // Every line that is to be copied does what it says.
+    let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    let answers = lines.iter().map(|line| {
+        let ran = Command::new("bash").arg("-c").arg(line).env("no_proxy", "*").output();
+        let ran = ran.expect("to run bash");
+        assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).expect("UTF-8")
+    });
+    let answers: Vec<String> = answers.collect();
+    let [first, second, members, explained, origin] = &answers[..] else { panic!("{answers:?}") };
+    let value = origin.trim();
+    assert!(value.contains("etcdserver"), "{value}");
+    for answer in [first, second] {
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.trim().ends_with(value), "{answer}");
+    }
+    assert!(members.matches(Local::HOST).count() >= 3, "{members}");
+    assert!(explained.contains("version"), "{explained}");
+    // The value came from its origin once, whoever was asked.
+    let mut fills = 0.0;
+    for admin in 9181..=9183 {
+        let address = format!("{}:{admin}", Local::HOST).parse().expect("an address");
+        let metrics = client::get(address, "/metrics").await.text();
+        let calls = "cachecluster_plugin_calls_total{plugin=\"etcd\",outcome=\"ok\"} ";
+        let calls = metrics.lines().find_map(|line| line.strip_prefix(calls)?.parse::<f64>().ok());
+        fills += calls.unwrap_or(0.0);
+    }
+    assert_eq!(fills, 1.0);
+
+    let children = local.children();
+    assert_eq!(children.len(), 4, "three nodes and etcd");
+    let folder = said.split("logs are in ").nth(1).and_then(|rest| rest.split(".\n").next());
+    let folder = PathBuf::from(folder.expect("a folder"));
+    assert!(folder.join("node-3.log").exists());
+    local.interrupt();
+    assert_eq!(local.ended().await.code(), Some(130));
+    for child in children {
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} goes on");
+    }
+    assert!(!folder.exists(), "{}", folder.display());
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_start_says_why_and_leaves_nothing() {
+    // Somebody else has the first node's port.
+    let taken = TcpListener::bind("127.0.101.1:8081").expect("a port");
+    let ran = Command::new(repository().join("examples/local/run"))
+        .arg("2")
+        .env("CACHECLUSTER", cachecluster().get_program())
+        .env("HOST", "127.0.101.1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("to run the script");
+    drop(taken);
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use") && said.contains("node 1 has ended"), "{said}");
+    for port in [2379, 8082, 9182] {
+        TcpListener::bind(("127.0.101.1", port)).expect("nobody is left");
+    }
+    let wrong = Command::new(repository().join("examples/local/run")).arg("0").output();
+    assert_eq!(wrong.expect("to run the script").status.code(), Some(1));
 }
