@@ -423,7 +423,8 @@ async fn what_is_wrong_is_said_once_with_its_remedy() {
     says(&bare, "this instance has no service account").await;
     emulator
         .change("cache-2", |it| it.scopes = vec!["https://www.googleapis.com/auth/logging.write"]);
-    says(&bare, "--scopes=compute-ro").await;
+    // What is wrong now is another thing than at first, and is told too.
+    bare.logged("do not include Compute Engine").await;
     emulator
         .change("cache-2", |it| it.scopes = vec!["https://www.googleapis.com/auth/cloud-platform"]);
     finds(&bare, 0).await;

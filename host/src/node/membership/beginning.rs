@@ -17,7 +17,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, spawn_blocking},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{doubt, follow, identity, purges, purges::Purges, seeds};
 use crate::{
@@ -84,12 +84,17 @@ impl Reached {
             Ok(address) => address,
             Err(error) => {
                 let address = own_address(bound.ip())?;
-                warn!(
-                    %error, %address,
-                    "Compute Engine does not say at which address others reach this node: it \
-                     tells them the one from which this machine reaches its network. [cluster] \
-                     advertise names another."
-                );
+                if metadata.is_expected() {
+                    warn!(
+                        %error, %address,
+                        "Compute Engine does not say at which address others reach this node: it \
+                         tells them the one from which this machine reaches its network. \
+                         [cluster] advertise names another."
+                    );
+                } else {
+                    // Elsewhere that is as it should be; discovery says where this is.
+                    debug!(%error, %address, "Others are told the address of this machine.");
+                }
                 address
             }
         };
