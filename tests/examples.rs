@@ -115,6 +115,17 @@ fn the_unit_starts_the_node_with_the_settings_that_are_installed() {
     assert!(unit.contains("RestartPreventExitStatus=2 78\n"));
 }
 
+/// `examples/local/run` on `host`, with the command of this build, which shares what was
+/// compiled with the nodes of other tests.
+fn script(host: &str) -> Command {
+    let node = cachecluster();
+    let mut script = Command::new(repository().join("examples/local/run"));
+    let set = node.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    script.envs(set).env("CACHECLUSTER", node.get_program()).env("HOST", host);
+    script.stdin(Stdio::null());
+    script
+}
+
 /// `examples/local/run` with its cluster, ended when dropped.
 struct Local {
     script: Child,
@@ -125,12 +136,9 @@ impl Local {
     const HOST: &str = "127.0.100.1";
 
     fn start(nodes: usize) -> Self {
-        let mut script = Command::new(repository().join("examples/local/run"))
+        let mut script = script(Self::HOST)
             .arg(nodes.to_string())
-            .env("CACHECLUSTER", cachecluster().get_program())
-            .env("HOST", Self::HOST)
             .process_group(0)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
@@ -223,6 +231,16 @@ async fn a_cluster_on_one_machine_comes_with_one_command_and_goes_with_ctrl_c() 
     let folder = said.split("logs are in ").nth(1).and_then(|rest| rest.split(".\n").next());
     let folder = PathBuf::from(folder.expect("a folder"));
     assert!(folder.join("node-3.log").exists());
+    // One that is killed ends nothing else.
+    let killed = Command::new("kill").args(["-s", "KILL", &children[3].to_string()]).status();
+    assert!(killed.expect("to run kill").success());
+    let in_ring = "cachecluster_cluster_members{state=\"in_ring\"} 2";
+    until("the others have noticed", || async {
+        let address = format!("{}:9181", Local::HOST).parse().expect("an address");
+        client::get(address, "/metrics").await.text().contains(in_ring)
+    })
+    .await;
+    assert!(local.children().len() >= 3, "the others go on");
     local.interrupt();
     assert_eq!(local.ended().await.code(), Some(130));
     for child in children {
@@ -235,13 +253,7 @@ async fn a_cluster_on_one_machine_comes_with_one_command_and_goes_with_ctrl_c() 
 async fn a_cluster_that_cannot_start_says_why_and_leaves_nothing() {
     // Somebody else has the first node's port.
     let taken = TcpListener::bind("127.0.101.1:8081").expect("a port");
-    let ran = Command::new(repository().join("examples/local/run"))
-        .arg("2")
-        .env("CACHECLUSTER", cachecluster().get_program())
-        .env("HOST", "127.0.101.1")
-        .stdin(Stdio::null())
-        .output()
-        .expect("to run the script");
+    let ran = script("127.0.101.1").arg("2").output().expect("to run the script");
     drop(taken);
     let said = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{said}");
@@ -249,6 +261,6 @@ async fn a_cluster_that_cannot_start_says_why_and_leaves_nothing() {
     for port in [2379, 8082, 9182] {
         TcpListener::bind(("127.0.101.1", port)).expect("nobody is left");
     }
-    let wrong = Command::new(repository().join("examples/local/run")).arg("0").output();
+    let wrong = script("127.0.101.1").arg("0").output();
     assert_eq!(wrong.expect("to run the script").status.code(), Some(1));
 }

@@ -31,6 +31,7 @@ mod gce;
 mod guest;
 mod harness;
 mod hostile;
+mod ini;
 mod keys;
 mod languages;
 mod links;
