@@ -1,5 +1,6 @@
 //! Nodes that find one another by something beside `[cluster] seeds`.
 
+mod doozer;
 mod etcd;
 
 use std::collections::BTreeSet;

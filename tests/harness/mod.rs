@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod dict_client;
 pub(crate) mod dictd;
+pub(crate) mod doozer;
 pub(crate) mod etcd;
 pub(crate) mod gce;
 pub(crate) mod go;

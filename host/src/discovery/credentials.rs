@@ -2,7 +2,7 @@
 //! read when it is needed, so that files may be replaced; nothing of it is in any text.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,6 +14,8 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use tokio::task::spawn_blocking;
+
+use crate::config::secrets::{SecretSource, read as source};
 
 /// Bytes of a file of certificates: that of all public authorities has a quarter.
 const FILE_MAX: u64 = 1 << 20;
@@ -36,6 +38,19 @@ pub(super) struct TlsFiles {
 pub(super) async fn secret_file(path: PathBuf) -> Result<String, String> {
     let read = spawn_blocking(move || file(&path).and_then(|bytes| secret(bytes, &path)));
     read.await.map_err(|error| error.to_string())?
+}
+
+/// The secret that `reference` names, as `env:VARIABLE` or `file:PATH` below `base_dir`.
+pub(super) async fn referenced(reference: &str, base_dir: &Path) -> Result<String, String> {
+    match source(reference).map_err(|refusal| refusal.title)? {
+        SecretSource::File(path) => secret_file(base_dir.join(path)).await,
+        SecretSource::Env(name) => {
+            let value = env::var_os(&name).ok_or_else(|| {
+                format!("there is no variable `{name}` in the node's environment; set it")
+            })?;
+            secret(value.into_encoded_bytes(), Path::new(&name))
+        }
+    }
 }
 
 fn secret(bytes: Vec<u8>, place: &Path) -> Result<String, String> {
@@ -127,7 +142,7 @@ mod tests {
             [(&b"hunter2\r\n"[..], Ok("hunter2")), (b"a\n\n", Ok("a\n")), (b"\n", Err("empty"))]
         {
             std::fs::write(&path, bytes).expect("written");
-            match (secret_file(path.clone()).await, expected) {
+            match (referenced("file:secret", folder.path()).await, expected) {
                 (Ok(secret), Ok(expected)) => assert_eq!(secret, expected),
                 (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
                 other => panic!("{other:?}"),
@@ -136,5 +151,7 @@ mod tests {
         std::fs::write(&path, "hunter2".repeat(10_000)).expect("written");
         let why = secret_file(path).await.expect_err("too long");
         assert!(!why.contains("hunter2"), "{why}");
+        let why = referenced("env:NOBODY_SETS_THIS", folder.path()).await.expect_err("unset");
+        assert!(why.contains("NOBODY_SETS_THIS"), "{why}");
     }
 }

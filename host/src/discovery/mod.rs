@@ -1,10 +1,10 @@
 //! Where members of the cluster may be found.
 //!
 //! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
-//! in a file (`file`), what members write into a registry that tells of changes (`etcd`), which
-//! instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again and again and
-//! proposes what all of them have found together. It decides nothing: whoever is proposed is
-//! tried, and membership finds out who is there.
+//! in a file (`file`), what members write into a registry that tells of changes (`etcd`,
+//! `doozer`), which instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again
+//! and again and proposes what all of them have found together. It decides nothing: whoever is
+//! proposed is tried, and membership finds out who is there.
 //!
 //! Invariants:
 //! - a look that fails changes nothing: what the source found before goes on being proposed;
@@ -12,7 +12,9 @@
 //! - the more members there are, the less often each of them looks, so that what a source is
 //!   asked for by all of them together stays about the same.
 
+mod breaks;
 mod credentials;
+mod doozer;
 mod etcd;
 mod file;
 pub mod gce;
@@ -35,7 +37,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use self::{etcd::Etcd, file::SeedsFile, names::Names};
+pub use self::{doozer::Doozer, etcd::Etcd, file::SeedsFile, names::Names};
 use crate::metrics::DiscoveryMetrics;
 
 /// Between two looks of a node that knows few others, at most, unless a source says otherwise;

@@ -30,7 +30,7 @@ use self::{
     gateway::{Gateway, Lines, Refusal, User},
     words::{Change, Told},
 };
-use super::{FOUND_MAX, Failed, Found, Own, Source, credentials::TlsFiles};
+use super::{FOUND_MAX, Failed, Found, Own, Source, breaks::Breaks, credentials::TlsFiles};
 use crate::config;
 
 /// A lease is renewed so many times within its life.
@@ -41,10 +41,6 @@ const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// Members come and go several at a time.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// Before members are listed again when a watch breaks; up to twice as long by chance, since it
-/// broke for all of them.
-const LIST_AGAIN: Duration = Duration::from_millis(500);
 
 /// Members by etcd.
 pub struct Etcd {
@@ -57,6 +53,7 @@ pub struct Etcd {
     watch: Option<Lines>,
     /// How often servers had failed when it began.
     failures: u64,
+    breaks: Breaks,
     /// What the watch has told is in `listed`, and nobody has looked since.
     has_news: bool,
 }
@@ -102,6 +99,7 @@ impl Etcd {
             listed: Listed::default(),
             watch: None,
             failures: 0,
+            breaks: Breaks::default(),
             has_news: false,
         }
     }
@@ -183,6 +181,7 @@ impl Etcd {
             let question = words::watch(&self.prefix, revision + 1);
             self.watch = Some(self.gateway.lines("watch", &question).await?);
             self.failures = self.gateway.failures();
+            self.breaks.begin();
         }
         Ok(())
     }
@@ -306,7 +305,7 @@ impl Source for Etcd {
                 }
                 told = self.next() => {
                     let Some(changes) = told else {
-                        sleep(LIST_AGAIN.mul_f64(1.0 + fastrand::f64())).await;
+                        self.breaks.pause().await;
                         return;
                     };
                     if self.take_in(changes) {

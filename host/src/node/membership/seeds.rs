@@ -12,7 +12,7 @@ use crate::{
     cluster::Cluster,
     config::Config,
     discovery::{
-        Etcd, Names, Own, SeedsFile, Source,
+        Doozer, Etcd, Names, Own, SeedsFile, Source,
         gce::{Gce, Metadata},
     },
 };
@@ -38,6 +38,10 @@ pub(super) fn sources(
     if discovery.etcd.is_on() {
         let etcd = Etcd::new(&discovery.etcd, base_dir, &cluster.name, own.clone());
         sources.push(Box::new(etcd));
+    }
+    if discovery.doozer.is_on() {
+        let doozer = Doozer::new(&discovery.doozer, base_dir, &cluster.name, own.clone());
+        sources.push(Box::new(doozer));
     }
     if let Some(metadata) = metadata {
         sources.push(Box::new(Gce::new(settings, metadata)));
