@@ -10,9 +10,6 @@ use crate::{
     harness::{etcd::Etcd, until},
 };
 
-/// How long etcd is away in the test of that: longer than entries live.
-const AWAY: Duration = Duration::from_mins(1);
-
 fn settings(etcd: &Etcd) -> String {
     format!("[discovery.etcd]\nendpoints = [\"{}\"]\nttl = \"5s\"\n", etcd.url())
 }
@@ -91,33 +88,6 @@ async fn a_lost_or_compacted_watch_is_begun_anew() {
     etcd.put("/cachecluster/images/nonsense").await;
     is_told(&nodes[1], "etcd", "1 keys below /cachecluster/images/ are no addresses").await;
     assert_eq!(source(&nodes[1], "etcd").await["found"], 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_outlive_an_etcd_that_stands_still_and_register_again() {
-    let (etcd, key) = (Etcd::start([127, 0, 92, 100]).await, KeyFile::new());
-    let settings = settings(&etcd);
-    let mut nodes: Vec<_> = [1, 2].map(|host| node(&settings, (92, host), &key)).into();
-    agree(&nodes).await;
-    stands(&etcd, 92, &[1, 2]).await;
-    etcd.signal("STOP");
-    let stopped = Instant::now();
-    // A node that starts now serves alone, and says why.
-    let late = node(&settings, (92, 3), &key);
-    is_told(&late, "etcd", "no answer in time").await;
-    while stopped.elapsed() < AWAY {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(owners(&nodes[0]).await, 2);
-        assert_eq!(source(&nodes[0], "etcd").await["found"], 2);
-    }
-    etcd.signal("CONT");
-    // Their leases have ended meanwhile.
-    nodes.push(late);
-    agree(&nodes).await;
-    stands(&etcd, 92, &[1, 2, 3]).await;
-    for node in &nodes {
-        finds(node, "etcd", 3).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,10 @@
 
 mod doozer;
 mod etcd;
+#[cfg(feature = "zookeeper")]
+mod still;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::collections::BTreeSet;
 

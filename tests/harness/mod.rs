@@ -16,6 +16,8 @@ pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod origin;
 pub(crate) mod proxy;
+#[cfg(feature = "zookeeper")]
+pub(crate) mod zookeeper;
 
 use std::{future::Future, time::Duration};
 

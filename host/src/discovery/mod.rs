@@ -2,9 +2,9 @@
 //!
 //! A [`Source`] says where it believes members to be: what a list names (`names`), what stands
 //! in a file (`file`), what members write into a registry that tells of changes (`etcd`,
-//! `doozer`), which instances Compute Engine runs (`gce`). [`Discovery`] asks each of them again
-//! and again and proposes what all of them have found together. It decides nothing: whoever is
-//! proposed is tried, and membership finds out who is there.
+//! `zookeeper`, `doozer`), which instances Compute Engine runs (`gce`). [`Discovery`] asks each of
+//! them again and again and proposes what all of them have found together. It decides nothing:
+//! whoever is proposed is tried, and membership finds out who is there.
 //!
 //! Invariants:
 //! - a look that fails changes nothing: what the source found before goes on being proposed;
@@ -19,6 +19,8 @@ mod etcd;
 mod file;
 pub mod gce;
 mod names;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{
     collections::BTreeSet,
@@ -37,6 +39,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+#[cfg(feature = "zookeeper")]
+pub use self::zookeeper::ZooKeeper;
 pub use self::{doozer::Doozer, etcd::Etcd, file::SeedsFile, names::Names};
 use crate::metrics::DiscoveryMetrics;
 

@@ -26,6 +26,11 @@ pub(super) fn discovery(draft: &mut Draft, config: &Config) {
         wrong(draft, &["discovery", "zookeeper", "path"], title, error.to_string());
     }
     length(draft, &["discovery", "zookeeper", "path"], &zookeeper.path);
+    if cfg!(not(feature = "zookeeper")) && zookeeper.is_on() {
+        let title = "this program was built without ZooKeeper".to_owned();
+        let help = "build it with the cargo feature `zookeeper`, or remove `servers`".to_owned();
+        wrong(draft, &["discovery", "zookeeper", "servers"], title, help);
+    }
     doozer(draft, config);
 }
 

@@ -39,6 +39,13 @@ pub(super) fn sources(
         let etcd = Etcd::new(&discovery.etcd, base_dir, &cluster.name, own.clone());
         sources.push(Box::new(etcd));
     }
+    #[cfg(feature = "zookeeper")]
+    if discovery.zookeeper.is_on() {
+        let settings = &discovery.zookeeper;
+        let zookeeper =
+            crate::discovery::ZooKeeper::new(settings, base_dir, &cluster.name, own.clone());
+        sources.push(Box::new(zookeeper));
+    }
     if discovery.doozer.is_on() {
         let doozer = Doozer::new(&discovery.doozer, base_dir, &cluster.name, own.clone());
         sources.push(Box::new(doozer));
