@@ -84,6 +84,7 @@ async fn a_doozer_that_is_away_or_forgets_changes_nothing() {
     stands(&doozer, &list(99, &[1, 2])).await;
 
     // Away, and back with a file that others have changed and no memory of how.
+    finds(&nodes[0], "doozer", 2).await;
     doozer.kill();
     is_told(&nodes[0], "doozer", "127.0.99.").await;
     assert_eq!(source(&nodes[0], "doozer").await["found"], 2);
@@ -99,6 +100,7 @@ async fn a_doozer_that_is_away_or_forgets_changes_nothing() {
     stands(&doozer, &list(99, &[1, 2])).await;
 
     // Silent, and one that only reads.
+    finds(&nodes[0], "doozer", 2).await;
     doozer.be_silent(true);
     is_told(&nodes[0], "doozer", "no answer in time").await;
     assert_eq!(

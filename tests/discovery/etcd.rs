@@ -67,6 +67,7 @@ async fn a_lost_or_compacted_watch_is_begun_anew() {
     agree(&nodes).await;
     stands(&etcd, 91, &[1, 2]).await;
 
+    finds(&nodes[0], "etcd", 2).await;
     // Away, nothing is forgotten. Back, it has other members than before, and has forgotten
     // how that came about.
     etcd.kill();

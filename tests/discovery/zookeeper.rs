@@ -71,6 +71,7 @@ async fn a_zookeeper_that_comes_back_is_registered_with_again() {
     until("both stand there", || async { zookeeper.members_as(auth).await == both }).await;
     assert!(zookeeper.members().await.is_empty(), "nobody else sees them");
 
+    finds(&nodes[0], "zookeeper", 2).await;
     zookeeper.kill();
     until("it is missed", || async { !source(&nodes[0], "zookeeper").await["error"].is_null() })
         .await;

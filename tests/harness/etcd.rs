@@ -118,6 +118,10 @@ impl Etcd {
     }
 
     /// Sends a signal, by the name that `kill` knows it by.
+    #[cfg_attr(
+        not(feature = "zookeeper"),
+        expect(dead_code, reason = "only the test of both registries stops one")
+    )]
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.as_ref().expect("it runs").id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status().expect("to run kill");
