@@ -189,7 +189,7 @@ impl Discovery {
     }
 
     /// Looks no more, and has every source take back what it told of this node. Returns when
-    /// they have, or after [`WITHDRAW_TIMEOUT`].
+    /// they have, or after three seconds.
     pub async fn withdraw(&self) {
         self.leaving.send_replace(true);
         if timeout(WITHDRAW_TIMEOUT, self.leaving.closed()).await.is_err() {
