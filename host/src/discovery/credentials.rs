@@ -154,4 +154,27 @@ mod tests {
         let why = referenced("env:NOBODY_SETS_THIS", folder.path()).await.expect_err("unset");
         assert!(why.contains("NOBODY_SETS_THIS"), "{why}");
     }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_certificate_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ca.pem");
+        let files = TlsFiles { ca: path.clone(), cert: PathBuf::new(), key: PathBuf::new() };
+        let why = tls(files.clone()).await.expect_err("no file");
+        assert!(why.contains("cannot read") && why.contains("ca.pem"), "{why}");
+        std::fs::write(&path, "hello").expect("written");
+        let why = tls(files.clone()).await.expect_err("no certificate");
+        assert!(why.contains("BEGIN CERTIFICATE"), "{why}");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        std::fs::write(&path, certificate.pem()).expect("written");
+        tls(files.clone()).await.expect("good");
+        // A key that is another's.
+        let other = folder.path().join("other.key");
+        let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+        std::fs::write(&other, pem).expect("written");
+        let pair = TlsFiles { cert: path, key: other, ..files };
+        assert!(tls(pair).await.expect_err("no pair").contains("ca.pem is of no use"));
+    }
 }

@@ -301,3 +301,22 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As etcd 3.4.23 puts it.
+    #[test]
+    fn whoever_is_not_logged_in_is_told_apart_from_whoever_may_not() {
+        let code = |status: u16, text: &str, number: i64| {
+            let answer = json!({ "error": text, "message": text, "code": number });
+            code(StatusCode::from_u16(status).expect("a status"), &answer)
+        };
+        assert_eq!(code(401, "etcdserver: invalid auth token", 16), UNAUTHENTICATED);
+        assert_eq!(code(400, "etcdserver: user name is empty", 3), UNAUTHENTICATED);
+        assert_eq!(code(403, "etcdserver: permission denied", 7), 7);
+        assert_eq!(code(404, "etcdserver: requested lease not found", 5), 5);
+        assert_eq!(code(503, "etcdserver: no leader", 0), 14);
+    }
+}
