@@ -1,5 +1,7 @@
 //! Nodes on emulated instances of Compute Engine, which find one another by nothing else.
 
+mod lists;
+
 use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
     time::Duration,
@@ -225,7 +227,7 @@ async fn whatever_becomes_of_the_api_changes_no_cluster() {
     }
     agree(&nodes).await;
     for (api, said) in [
-        (Api::Fails(503), "503 Service Unavailable: Internal error."),
+        (Api::Fails(503), "503 Service Unavailable: Internal error"),
         (Api::Html, "502 Bad Gateway: <!DOCTYPE html>"),
         (Api::Truncates, "project my-project: "),
         (Api::Away, "project my-project: "),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Api, Interface, Machine, Reply, State, World, ZONES, reply, split};
+use super::{Api, Interface, Machine, PROJECT, Reply, State, World, ZONES, reply, split};
 use crate::harness::origin::Asked;
 
 const ROOT: &str = "https://www.googleapis.com/compute/v1/projects";
@@ -190,7 +190,7 @@ fn instance(machine: &Machine, has_metadata: bool) -> Value {
         "zone": format!("{ROOT}/{project}/zones/{zone}"),
         "networkInterfaces":
             machine.interfaces.iter().enumerate().map(|(number, it)| {
-                interface(number, it, project)
+                interface(number, it)
             }).collect::<Vec<_>>(),
     });
     if !machine.tags.is_empty() {
@@ -209,10 +209,11 @@ fn instance(machine: &Machine, has_metadata: bool) -> Value {
     written
 }
 
-fn interface(number: usize, interface: &Interface, project: &str) -> Value {
+/// An interface. All projects share the networks of the first one.
+fn interface(number: usize, interface: &Interface) -> Value {
     let mut written = json!({
         "name": format!("nic{number}"),
-        "network": format!("{ROOT}/{project}/global/networks/{}", interface.network),
+        "network": format!("{ROOT}/{}/global/networks/{}", PROJECT.0, interface.network),
     });
     if let Some(ip) = interface.ip {
         written["networkIP"] = ip.to_string().into();

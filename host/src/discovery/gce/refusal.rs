@@ -67,7 +67,7 @@ impl Refusal {
     pub(super) fn read(answer: &Answer, project: &str) -> Self {
         let said = serde_json::from_slice::<Written>(&answer.body).unwrap_or_default().error;
         let reasons: Vec<_> = said.errors.iter().map(|error| error.reason.as_str()).collect();
-        let message: String = said.message.chars().take(500).collect();
+        let message: String = said.message.trim_end_matches('.').chars().take(500).collect();
         let status = answer.status;
         let told = if message.is_empty() { answer.beginning() } else { message };
         let told = format!("{status}: {told}");
