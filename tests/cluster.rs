@@ -260,8 +260,14 @@ async fn members_are_found_by_a_file_that_comes_later_and_stay_when_it_is_spoilt
         file["found"] == 2 && file["joined"] == 2 && file["error"].is_null()
     })
     .await;
-    let found = "cachecluster_discovery_found{source=\"file\"}";
-    assert_eq!(nodes[0].metric(found).await, 2.0);
+    for what in ["found", "joined"] {
+        let metric = format!("cachecluster_discovery_{what}{{source=\"file\"}}");
+        assert_eq!(nodes[0].metric(&metric).await, 2.0, "{what}");
+    }
+    let last = "cachecluster_discovery_last_success_timestamp_seconds{source=\"file\"}";
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs_f64();
+    let age = now - nodes[0].metric(last).await;
+    assert!((-1.0..60.0).contains(&age), "{age}");
     let status =
         run(|command| _ = command.args(["status", "--admin", &nodes[0].admin.to_string()]));
     let rows = status.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -46,6 +46,7 @@ pub struct Metrics {
     cluster_members: Family<Labels<1>, Gauge>,
     discovery_looks: Family<Labels<2>, Counter>,
     discovery_found: Family<Labels<1>, Gauge>,
+    discovery_last_success: Family<Labels<1>, Gauge>,
     peer_handovers: Family<Labels<1>, Counter>,
     fill_seconds: Histograms<1>,
     cache_bytes: Family<Labels<1>, Gauge>,
@@ -97,6 +98,7 @@ impl Metrics {
             cluster_members: Family::default(),
             discovery_looks: Family::default(),
             discovery_found: Family::default(),
+            discovery_last_success: Family::default(),
             peer_handovers: Family::default(),
             fill_seconds: Family::new_with_constructor(seconds),
             cache_bytes: Family::default(),
@@ -159,6 +161,11 @@ impl Metrics {
             "discovery_found",
             "Places that a source named when it last could say",
             self.discovery_found.clone(),
+        );
+        registry.register(
+            "discovery_last_success_timestamp_seconds",
+            "When a source last could say where members may be",
+            self.discovery_last_success.clone(),
         );
         registry.register(
             "cluster_members",
@@ -361,6 +368,7 @@ impl Metrics {
             well: looks("ok"),
             failed: looks("failed"),
             found: self.discovery_found.get_or_create_owned(&[source()]),
+            last_success: self.discovery_last_success.get_or_create_owned(&[source()]),
         }
     }
 
@@ -583,9 +591,10 @@ mod tests {
             packets_refused: ["length", "version", "key", "seal", "replay", "malformed"]
                 .map(|reason| (reason, 0)),
             udp_degraded: 0,
+            joined: Vec::new(),
         }));
         let read = Arc::clone(&reads);
-        metrics.membership(move || *read.lock().expect("counts"));
+        metrics.membership(move || read.lock().expect("counts").clone());
         let replays = |count: u64| {
             format!("cachecluster_cluster_packets_refused_total{{reason=\"replay\"}} {count}\n")
         };
@@ -594,10 +603,12 @@ mod tests {
             let mut counts = reads.lock().expect("counts");
             counts.packets_refused[4].1 = 7;
             counts.udp_degraded = 3;
+            counts.joined = vec![("gce", 5)];
         }
         let text = metrics.encode();
         assert!(text.contains(&replays(7)), "{text}");
         assert!(text.contains("cachecluster_cluster_udp_degraded_total 3\n"), "{text}");
+        assert!(text.contains("cachecluster_discovery_joined{source=\"gce\"} 5\n"), "{text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -238,6 +238,8 @@ impl Tracked {
                 last.found = places.into_iter().take(FOUND_MAX).collect();
                 last.at = Some(Instant::now());
                 metrics.found.set(i64::try_from(last.found.len()).unwrap_or(i64::MAX));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                metrics.last_success.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
                 trouble
             }
             Err(Failed(reason)) => Some(reason),

@@ -82,6 +82,8 @@ pub struct DiscoveryMetrics {
     pub failed: Counter,
     /// Places that it named when it last could say.
     pub found: Gauge,
+    /// When that was, in seconds of Unix time.
+    pub last_success: Gauge,
 }
 
 /// What a node does with all others.

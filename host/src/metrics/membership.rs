@@ -6,16 +6,18 @@ use std::fmt;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::counter::ConstCounter,
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// What has been counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What has been counted since the start, and who is there now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MembershipCounts {
     /// Packets that were not believed, by reason.
     pub packets_refused: [(&'static str, u64); 6],
     /// Times that a member answered by TCP which had not by UDP.
     pub udp_degraded: u64,
+    /// Members among the places that each source of them named when it last could say.
+    pub joined: Vec<(&'static str, u64)>,
 }
 
 /// A family that asks whoever counts.
@@ -50,6 +52,17 @@ where
             None,
             any,
         )?;
-        ConstCounter::new(counts.udp_degraded).encode(family)
+        ConstCounter::new(counts.udp_degraded).encode(family)?;
+        let any = ConstGauge::new(0_u64).metric_type();
+        let mut family = to.encode_descriptor(
+            "discovery_joined",
+            "Members among the places that a source named when it last could say",
+            None,
+            any,
+        )?;
+        for (source, count) in counts.joined {
+            ConstGauge::new(count).encode(family.encode_family(&[("source", source)])?)?;
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! The cluster as operators see it.
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 use serde_json::{Value, json};
 
 use super::beginning::Begun;
 use crate::{
-    cluster::{Counters, Member, State, View},
+    cluster::{Member, State, View},
     config,
     discovery::Report,
     metrics::MembershipCounts,
@@ -30,13 +30,13 @@ pub(super) fn describe(begun: Option<&Begun>, fleet: &Fleet, settings: &config::
     };
     let view = cluster.view();
     let view = view.borrow().clone();
-    let status = cluster.status();
+    let (status, members) = (cluster.status(), places(&view));
     json!({
         "name": settings.name,
         "node": cluster.node().to_string(),
         "has_key": settings.has_key(),
         "seeds": settings.seeds,
-        "discovery": discovery.reports().iter().map(|it| source(it, &view)).collect::<Vec<_>>(),
+        "discovery": discovery.reports().iter().map(|it| source(it, &members)).collect::<Vec<_>>(),
         "ring": format!("{:016x}", view.ring_digest()),
         "health": status.health,
         "lag_max_seconds": status.lag_max.as_secs_f64(),
@@ -46,19 +46,34 @@ pub(super) fn describe(begun: Option<&Begun>, fleet: &Fleet, settings: &config::
     })
 }
 
-fn source(report: &Report, view: &View) -> Value {
-    let is_member = |place: &&SocketAddr| view.members.iter().any(|it| it.gossip == **place);
+fn source(report: &Report, members: &HashSet<SocketAddr>) -> Value {
     json!({
         "source": report.kind,
         "found": report.found.len(),
-        "joined": report.found.iter().filter(is_member).count(),
+        "joined": joined(report, members),
         "last_success_seconds": report.age.map(|age| age.as_secs_f64()),
         "error": report.trouble,
     })
 }
 
-/// What operators see of what the machine counts.
-pub(super) fn counts(counters: &Counters) -> MembershipCounts {
+/// Where the members are.
+fn places(view: &View) -> HashSet<SocketAddr> {
+    view.members.iter().map(|member| member.gossip).collect()
+}
+
+/// How many of those whom a source has found are members.
+fn joined(report: &Report, members: &HashSet<SocketAddr>) -> usize {
+    report.found.iter().filter(|place| members.contains(place)).count()
+}
+
+/// What operators see of what the machine counts, and of what discovery has led to.
+pub(super) fn counts(begun: &Begun) -> MembershipCounts {
+    let Begun { cluster, discovery, .. } = begun;
+    let view = cluster.view();
+    let members = places(&view.borrow());
+    let joined =
+        discovery.reports().iter().map(|it| (it.kind, joined(it, &members) as u64)).collect();
+    let counters = cluster.status().counters;
     MembershipCounts {
         packets_refused: [
             ("length", counters.rejected_length),
@@ -69,6 +84,7 @@ pub(super) fn counts(counters: &Counters) -> MembershipCounts {
             ("malformed", counters.rejected_malformed),
         ],
         udp_degraded: counters.udp_degraded,
+        joined,
     }
 }
 

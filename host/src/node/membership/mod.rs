@@ -356,9 +356,9 @@ impl Membership {
             if let Some(membership) = membership.upgrade()
                 && let Some(begun) = membership.begun.get()
             {
-                *last = describe::counts(&begun.cluster.status().counters);
+                *last = describe::counts(begun);
             }
-            *last
+            last.clone()
         }
     }
 
