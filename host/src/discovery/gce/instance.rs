@@ -55,6 +55,15 @@ struct Interface {
     network: String,
 }
 
+impl Instance {
+    /// Forgets all metadata but what is as in `meta`.
+    pub(super) fn keep_metadata(&mut self, meta: &BTreeMap<String, String>) {
+        let items = &mut self.metadata.items;
+        items.retain(|item| meta.get(&item.key) == Some(&item.value));
+        items.shrink_to_fit();
+    }
+}
+
 /// An instance that is taken for a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -181,6 +190,9 @@ mod tests {
         let expected =
             Candidate { id: u64::MAX, address: [10, 1, 0, 7].into(), network: "n1".to_owned() };
         assert_eq!(found, expected);
+        let mut slim = instance(|_| ());
+        slim.keep_metadata(&all.meta);
+        assert_eq!((slim.metadata.items.len(), all.apply(&slim)), (2, Ok(found)));
         for (lacking, said) in [
             (rule(|it| it.tags = vec!["cache".to_owned(), "web".to_owned()]), "network tag web"),
             (rule(|it| it.labels = [pair("app", "web")].into()), "label app=web"),

@@ -67,8 +67,8 @@ impl Places {
 pub(super) struct Question {
     pub(super) places: Places,
     filter: String,
-    /// Whether metadata is compared.
-    has_meta: bool,
+    /// Metadata that is compared.
+    meta: BTreeMap<String, String>,
 }
 
 impl Question {
@@ -88,7 +88,7 @@ impl Question {
                 several.join(" AND ")
             }
         };
-        Self { places, filter, has_meta: !rule.meta.is_empty() }
+        Self { places, filter, meta: rule.meta.clone() }
     }
 
     fn url(&self, base: &Url, project: &str, page: Option<&str>) -> Url {
@@ -100,12 +100,13 @@ impl Question {
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["projects", project]).extend(place).push("instances");
         }
-        let meta = if self.has_meta { "metadata/items," } else { "" };
+        let has_meta = !self.meta.is_empty();
+        let meta = if has_meta { "metadata/items," } else { "" };
         let of_instance = format!(
             "id,name,status,zone,tags/items,{meta}labels,\
              networkInterfaces(name,networkIP,ipv6Address,network)"
         );
-        let size = ON_A_PAGE[usize::from(!self.has_meta)].to_string();
+        let size = ON_A_PAGE[usize::from(!has_meta)].to_string();
         let mut query = url.query_pairs_mut();
         query.append_pair("filter", &self.filter).append_pair("maxResults", &size);
         if matches!(self.places, Places::Zone(_)) {
@@ -190,9 +191,14 @@ impl Api {
             if answer.status != StatusCode::OK {
                 return Err(Refusal::read(&answer, project));
             }
+            let before = listing.instances.len();
             let after = listing.take(&question.places, &answer.body).map_err(|error| {
                 Refusal::passing(format!("its answer is not a list of instances: {error}"))
             })?;
+            // Metadata can be large, and most of it is of no use.
+            for instance in &mut listing.instances[before..] {
+                instance.keep_metadata(&question.meta);
+            }
             if listing.instances.len() > INSTANCES_MAX {
                 return Err(Refusal::lasting(format!(
                     "there are more than {INSTANCES_MAX} instances: name fewer zones, or labels, \
