@@ -150,10 +150,11 @@ impl Node {
     }
 
     /// Drains and stops the node, in this order: it says that it is not ready, and tells
-    /// its cluster that it is going, and the registries that it is in; it stops accepting clients and lets requests under way
-    /// end within `[http] drain_timeout`, while it hands over what is hot; it leaves the cluster, and goes on answering peers
-    /// who have not heard of that; then operators, who could watch it until here; then fills
-    /// and plugins, which nobody waits for any more.
+    /// its cluster that it is going, and the registries that it is in; it stops accepting
+    /// clients and lets requests under way end within `[http] drain_timeout`, while it hands
+    /// over what is hot; it leaves the cluster, and goes on answering peers who have not heard
+    /// of that; then operators, who could watch it until here; then fills and plugins, which
+    /// nobody waits for any more.
     ///
     /// # Errors
     /// Requests that did not end in time: they were cut.
