@@ -18,6 +18,7 @@ mod doozer;
 mod etcd;
 mod file;
 pub mod gce;
+mod http;
 mod names;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

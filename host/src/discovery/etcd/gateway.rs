@@ -1,9 +1,8 @@
 //! Asks etcd over its JSON gateway: one server at a time, the next one when it fails; logs in
 //! when there is a user.
 
-use std::{path::PathBuf, time::Duration};
+use std::{iter, path::PathBuf, time::Duration};
 
-use bytes::Bytes;
 use reqwest::{
     Client, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
@@ -13,7 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::words::reason;
-use crate::discovery::credentials::{self, TlsFiles};
+use crate::discovery::{
+    credentials::{self, TlsFiles},
+    http::{Unread, body, causes},
+};
 
 /// Time to connect to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -200,7 +202,7 @@ impl Gateway {
             return Ok(Ok(response));
         }
         let body = timeout(CALL_TIMEOUT, whole(response)).await;
-        let body = body.unwrap_or(Ok(Bytes::new())).unwrap_or_default();
+        let body = body.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default();
         let Ok(answer) = serde_json::from_slice::<Value>(&body) else {
             if body.starts_with(b"CommonName") {
                 return Err(Refusal::Refused(COMMON_NAME.to_owned()));
@@ -249,26 +251,16 @@ fn code(status: StatusCode, answer: &Value) -> i64 {
     }
 }
 
-async fn whole(mut response: Response) -> Result<Bytes, String> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|it| chain(&it.without_url()))? {
-        if bytes.len() + chunk.len() > ANSWER_MAX {
-            return Err(format!("its answer has more than {ANSWER_MAX} bytes"));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
+async fn whole(mut response: Response) -> Result<Vec<u8>, String> {
+    body(&mut response, ANSWER_MAX).await.map_err(|unread| match unread {
+        Unread::Broken(error) => chain(&error.without_url()),
+        Unread::TooLarge => format!("its answer has more than {ANSWER_MAX} bytes"),
+    })
 }
 
 /// An error and what it comes from.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
+    iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": ")
 }
 
 /// An answer that comes line by line.

@@ -1,6 +1,6 @@
 //! One question over HTTP, within a time and a size.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use reqwest::{
     Client, RequestBuilder, StatusCode,
@@ -11,6 +11,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use thiserror::Error;
 use tokio::time::timeout;
+
+use crate::discovery::http::{Unread, body, causes};
 
 /// What came of a question, whatever its status.
 #[derive(Debug)]
@@ -66,13 +68,10 @@ pub(super) async fn ask(
     let answered = async {
         let mut response = request.send().await.map_err(|error| unanswered(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&error))? {
-            if body.len() + chunk.len() > size_max {
-                return Err(Unanswered::TooLarge(size_max));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body(&mut response, size_max).await.map_err(|unread| match unread {
+            Unread::Broken(error) => unanswered(&error),
+            Unread::TooLarge => Unanswered::TooLarge(size_max),
+        })?;
         Ok(Answer { status, headers, body })
     };
     timeout(time, answered).await.unwrap_or(Err(Unanswered::Late(time)))
@@ -80,12 +79,7 @@ pub(super) async fn ask(
 
 /// What went wrong, with its causes, which say more than the error itself.
 fn unanswered(error: &reqwest::Error) -> Unanswered {
-    let mut told = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told.push(error.to_string());
-        cause = error.source();
-    }
+    let told: Vec<_> = causes(error).collect();
     let reason = if told.is_empty() { error.to_string() } else { told.join(": ") };
     if error.is_connect() { Unanswered::Unreachable(reason) } else { Unanswered::Broken(reason) }
 }
