@@ -4,14 +4,14 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
 };
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::until;
+use super::{server::Server, until};
 
 const PROGRAM: &str = "/usr/sbin/dictd";
 const INDEX: &str = "/usr/share/dictd/gcide.index";
@@ -20,8 +20,9 @@ const DATA: &str = "/usr/share/dictd/gcide.dict.dz";
 /// `dictd` on a loopback address of its own, until dropped.
 pub(crate) struct Dictd {
     addr: SocketAddr,
+    /// Goes before its folder does.
+    server: Server,
     folder: TempDir,
-    process: Option<Child>,
 }
 
 /// Whether the server and its dictionary are installed. Where `CI` is set they must
@@ -55,7 +56,7 @@ impl Dictd {
             ),
         )
         .expect("to write the configuration");
-        let mut dictd = Self { addr, folder, process: None };
+        let mut dictd = Self { addr, folder, server: Server::default() };
         dictd.restart().await;
         dictd
     }
@@ -66,36 +67,22 @@ impl Dictd {
 
     /// Kills the server, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().ok();
-            process.wait().ok();
-        }
+        self.server.kill();
     }
 
     /// Starts the server again, at the address it had.
     pub(crate) async fn restart(&mut self) {
-        self.kill();
         let folder = self.folder.path();
-        let process = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .args(["-d", "nodetach", "--config"])
             .arg(folder.join("dictd.conf"))
             .arg("--pid-file")
             .arg(folder.join("dictd.pid"))
-            .args(["--limit", "200"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("to start dictd");
-        self.process = Some(process);
+            .args(["--limit", "200"]);
+        self.server.restart(&mut command);
         let addr = self.addr;
         until("dictd listens", || async move { TcpStream::connect(addr).await.is_ok() }).await;
-    }
-}
-
-impl Drop for Dictd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

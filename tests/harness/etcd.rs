@@ -5,7 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::Arc,
 };
 
@@ -16,15 +16,16 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::until;
+use super::{server::Server, until};
 
 const PROGRAM: &str = "/usr/bin/etcd";
 
 /// etcd on a loopback address of its own, with its data in a folder of its own, until dropped.
 pub(crate) struct Etcd {
     address: SocketAddr,
+    /// Goes before its folder does.
+    server: Server,
     folder: TempDir,
-    process: Option<Child>,
     client: reqwest::Client,
     is_tls: bool,
     token: Option<String>,
@@ -61,7 +62,8 @@ impl Etcd {
             );
         }
         let client = builder.build().expect("a client");
-        let mut etcd = Self { address, folder, process: None, client, is_tls, token: None };
+        let mut etcd =
+            Self { address, folder, server: Server::default(), client, is_tls, token: None };
         etcd.restart().await;
         etcd
     }
@@ -78,15 +80,11 @@ impl Etcd {
 
     /// Ends etcd as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().ok();
-            process.wait().ok();
-        }
+        self.server.kill();
     }
 
     /// Starts etcd again, with the data that it had.
     pub(crate) async fn restart(&mut self) {
-        self.kill();
         let peers = format!("http://{}:2380", self.address.ip());
         let data = self.file("data");
         let mut command = Command::new(PROGRAM);
@@ -108,9 +106,7 @@ impl Etcd {
                 command.arg(flag).arg(self.file(file));
             }
         }
-        let null = Stdio::null;
-        let process = command.stdin(null()).stdout(null()).stderr(null()).spawn();
-        self.process = Some(process.expect("to start etcd"));
+        self.server.restart(&mut command);
         until("etcd answers", || async {
             self.try_ask("kv/range", json!({ "key": "eA==" })).await.is_some()
         })
@@ -123,9 +119,7 @@ impl Etcd {
         expect(dead_code, reason = "only the test of both registries stops one")
     )]
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.process.as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().expect("to run kill");
-        assert!(sent.success());
+        self.server.signal(name);
     }
 
     async fn try_ask(&self, path: &str, question: Value) -> Option<Value> {
@@ -190,12 +184,6 @@ impl Etcd {
         let answer =
             self.ask("auth/authenticate", json!({ "name": "root", "password": password })).await;
         self.token = Some(answer["token"].as_str().expect("a token").to_owned());
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod load;
 pub(crate) mod node;
 pub(crate) mod origin;
 pub(crate) mod proxy;
+mod server;
 #[cfg(feature = "zookeeper")]
 pub(crate) mod zookeeper;
 

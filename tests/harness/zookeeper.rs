@@ -5,7 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode};
 
-use super::until;
+use super::{server::Server, until};
 
 const PROGRAM: &str = "/usr/bin/java";
 const JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -25,8 +25,9 @@ const PATH: &str = "/cachecluster/images";
 /// dropped.
 pub(crate) struct ZooKeeper {
     address: SocketAddr,
+    /// Goes before its folder does.
+    server: Server,
     folder: TempDir,
-    process: Option<Child>,
 }
 
 impl ZooKeeper {
@@ -45,7 +46,7 @@ impl ZooKeeper {
             folder.path().join("data").display()
         );
         fs::write(folder.path().join("zoo.cfg"), settings).expect("written");
-        let mut zookeeper = Self { address, folder, process: None };
+        let mut zookeeper = Self { address, folder, server: Server::default() };
         zookeeper.restart().await;
         zookeeper
     }
@@ -57,33 +58,23 @@ impl ZooKeeper {
 
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().ok();
-            process.wait().ok();
-        }
+        self.server.kill();
     }
 
     /// Starts it again, with the data that it had.
     pub(crate) async fn restart(&mut self) {
-        self.kill();
-        let process = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", JAR])
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-            .arg(self.folder.path().join("zoo.cfg"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("to start ZooKeeper");
-        self.process = Some(process);
+            .arg(self.folder.path().join("zoo.cfg"));
+        self.server.restart(&mut command);
         until("ZooKeeper serves", || async { self.client(None).await.is_some() }).await;
     }
 
     /// Sends a signal, by the name that `kill` knows it by.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.process.as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().expect("to run kill");
-        assert!(sent.success());
+        self.server.signal(name);
     }
 
     async fn client(&self, auth: Option<&str>) -> Option<Client> {
@@ -111,11 +102,5 @@ impl ZooKeeper {
         let client = self.client(None).await.expect("a session");
         let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
         client.create(&format!("{PATH}/{name}"), b"", &options).await.expect("made");
-    }
-}
-
-impl Drop for ZooKeeper {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
