@@ -135,16 +135,15 @@ async fn write(
     records: &Records,
     mut to_write: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
-    let (mut sealed, mut count) = (Vec::new(), 0);
+    let (mut room, mut count) = (Vec::new(), 0);
     while let Some(mut plain) = to_write.recv().await {
         while plain.len() < BATCH
             && let Ok(frame) = to_write.try_recv()
         {
             plain.extend_from_slice(&frame);
         }
-        records.seal(&plain, &mut count, &mut sealed).map_err(io::Error::other)?;
-        writer.write_all(&sealed).await?;
-        sealed.clear();
+        let sealed = records.seal(&plain, &mut count, &mut room).map_err(io::Error::other)?;
+        writer.write_all(sealed).await?;
     }
     Ok(())
 }

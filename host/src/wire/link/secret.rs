@@ -138,21 +138,34 @@ fn builder(key: &[u8; 32]) -> Result<Builder<'_>, Closed> {
 pub struct Records(StatelessTransportState);
 
 impl Records {
-    /// Appends `bytes` to `out` in as many records as they need. `count` is the number of
+    /// Seals `bytes` in as many records as they need, which are then at the front of `out`:
+    /// room that is used again and again, and that only grows. `count` is the number of
     /// records this end has sent, and is advanced.
     ///
     /// # Errors
     /// More were sent than a link may.
-    pub fn seal(&self, bytes: &[u8], count: &mut u64, out: &mut Vec<u8>) -> Result<(), Closed> {
+    pub fn seal<'a>(
+        &self,
+        bytes: &[u8],
+        count: &mut u64,
+        out: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Closed> {
+        let records = bytes.len().div_ceil(RECORD_MAX);
+        let needed = bytes.len() + records * (2 + TAG);
+        if out.len() < needed {
+            out.resize(needed, 0);
+        }
+        let mut at = 0;
         for part in bytes.chunks(RECORD_MAX) {
             let length = part.len() + TAG;
-            let begin = out.len() + 2;
-            out.extend_from_slice(&u16::try_from(length).map_err(|_| Closed)?.to_le_bytes());
-            out.resize(begin + length, 0);
-            self.0.write_message(*count, part, &mut out[begin..]).map_err(|_| Closed)?;
+            let (begin, end) = (at + 2, at + 2 + length);
+            let head = u16::try_from(length).map_err(|_| Closed)?.to_le_bytes();
+            out[at..begin].copy_from_slice(&head);
+            self.0.write_message(*count, part, &mut out[begin..end]).map_err(|_| Closed)?;
             *count = count.checked_add(1).ok_or(Closed)?;
+            at = end;
         }
-        Ok(())
+        Ok(&out[..at])
     }
 
     /// Opens the record at the front of `received` onto `out`; says how many bytes of
@@ -198,21 +211,23 @@ mod tests {
         let (one, other) = shaken(&secret, &secret).expect("shaken");
         let long = vec![7; 3 * RECORD_MAX + 5];
         let (mut sent, mut opened) = (0, 0);
-        let mut wire = Vec::new();
-        one.seal(b"hello", &mut sent, &mut wire).expect("sealed");
-        one.seal(&long, &mut sent, &mut wire).expect("sealed");
+        let (mut wire, mut room) = (Vec::new(), Vec::new());
+        // The short one last, into the room that the long one needed.
+        for bytes in [&long[..], b"hello"] {
+            wire.extend_from_slice(one.seal(bytes, &mut sent, &mut room).expect("sealed"));
+        }
         let (mut at, mut plain) = (0, BytesMut::new());
         while at < wire.len() {
             at += other.open(&wire[at..], &mut opened, &mut plain).expect("opened");
         }
         assert_eq!((sent, opened), (5, 5));
-        assert_eq!(plain, *[&b"hello"[..], &long].concat());
+        assert_eq!(plain, *[&long, &b"hello"[..]].concat());
         assert!(!wire.windows(5).any(|window| window == b"hello"));
         // Back, with a count of its own.
         let (mut back, mut counted) = (Vec::new(), 0);
-        other.seal(b"x", &mut counted, &mut back).expect("sealed");
+        let back = other.seal(b"x", &mut counted, &mut back).expect("sealed");
         let mut plain = BytesMut::new();
-        assert_eq!(one.open(&back, &mut 0, &mut plain), Ok(back.len()));
+        assert_eq!(one.open(back, &mut 0, &mut plain), Ok(back.len()));
         assert_eq!(plain, b"x"[..]);
     }
 
@@ -244,13 +259,13 @@ mod tests {
         let secret = Secret::new("words", b"key");
         let (one, other) = shaken(&secret, &secret).expect("shaken");
         let mut wire = Vec::new();
-        one.seal(b"first", &mut 0, &mut wire).expect("sealed");
+        let wire = one.seal(b"first", &mut 0, &mut wire).expect("sealed");
         for at in 2..wire.len() {
-            let mut damaged = wire.clone();
+            let mut damaged = wire.to_vec();
             damaged[at] ^= 1;
             assert_eq!(other.open(&damaged, &mut 0, &mut BytesMut::new()), Err(Closed));
         }
-        assert_eq!(other.open(&wire, &mut 1, &mut BytesMut::new()), Err(Closed), "repeated");
+        assert_eq!(other.open(wire, &mut 1, &mut BytesMut::new()), Err(Closed), "repeated");
         assert_eq!(other.open(&wire[..wire.len() - 1], &mut 0, &mut BytesMut::new()), Ok(0));
         assert_eq!(other.open(&[3, 0, 1, 2, 3], &mut 0, &mut BytesMut::new()), Err(Closed));
     }

@@ -31,6 +31,8 @@ pub(super) struct Outbox {
 
 enum Letter {
     Frame(Frame),
+    /// One that is written already.
+    Written(Vec<u8>),
     /// A value, from the byte `at` on; the frame before its first chunk is written.
     Value {
         value: Value,
@@ -53,13 +55,16 @@ impl Outbox {
         let found =
             Frame::Found { check, terms: Terms { ttl, grace, age, length, is_given, head } };
         // Labels may be more than there is room for; such a key is filled by whoever asks.
-        if !found.write(id, &mut Vec::new()) {
+        let mut written = Vec::new();
+        if !found.write(id, &mut written) {
             return self.say(id, Frame::Unanswered(Why::NoRoom));
         }
-        self.say(id, found);
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push_back((id, Letter::Written(written)));
         if length > 0 {
-            self.waiting.borrow_mut().push_back((id, Letter::Value { value, at: 0 }));
+            waiting.push_back((id, Letter::Value { value, at: 0 }));
         }
+        self.changed.notify_one();
     }
 
     /// Nobody wants the answer any more.
@@ -86,6 +91,7 @@ impl Outbox {
             match next {
                 None => break,
                 Some((id, Letter::Frame(frame))) => _ = frame.write(id, plain),
+                Some((_, Letter::Written(bytes))) => plain.extend_from_slice(&bytes),
                 Some((id, Letter::Value { value, at })) => {
                     let end = value.body().len().min(at + CHUNK_MAX);
                     _ = Frame::write_chunk(&value.body()[at..end], id, plain);
@@ -106,14 +112,20 @@ pub(super) async fn write(
     records: Arc<Records>,
     outbox: Rc<Outbox>,
 ) -> io::Result<()> {
-    let (mut plain, mut sealed, mut count) = (Vec::new(), Vec::new(), 0);
+    let (mut plain, mut room, mut count) = (Vec::new(), Vec::new(), 0);
     loop {
         while outbox.take(&mut plain) {
             outbox.taken.notify_one();
-            records.seal(&plain, &mut count, &mut sealed).map_err(io::Error::other)?;
-            timeout(READ_TIMEOUT, writer.write_all(&sealed)).await??;
+            let sealed = records.seal(&plain, &mut count, &mut room).map_err(io::Error::other)?;
+            // Nearly always it takes all of it at once, and no time has to be kept.
+            let sent = writer.try_write(sealed).or_else(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(0),
+                _ => Err(error),
+            })?;
+            if sent < sealed.len() {
+                timeout(READ_TIMEOUT, writer.write_all(&sealed[sent..])).await??;
+            }
             plain.clear();
-            sealed.clear();
         }
         if *outbox.is_closed.borrow() {
             return Ok(());
