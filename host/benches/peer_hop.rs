@@ -1,7 +1,7 @@
 //! What a hop between two nodes costs, of ours and of golang/groupcache: clients ask one node,
 //! which has nothing, for what the other one holds.
 //!
-//! All four processes run on the same core; the client and the contenders take turns. Each key is
+//! All processes and the client run on the same core, and the contenders take turns. Each key is
 //! put into its owner's memory by a request to it, and then asked for once through the front, so
 //! that nothing that a front may keep is of use to it. What counts is the CPU time of front and
 //! owner together for each request. Run it with `cargo bench -p cachecluster --bench peer_hop`.
@@ -19,7 +19,7 @@ mod contender;
 use std::{fmt::Write as _, net::SocketAddr, path::Path, process::ExitCode};
 
 use cachecluster::ring::{self, Kind, Ring};
-use contender::{Client, Process, floor, go, hyper, median, ours, start_as};
+use contender::{CORE, Client, Process, floor, go, hyper, median, ours, stand_on, start_as};
 
 /// Bytes of a value, clients, and the least capacity beside Go's.
 const CASES: [(usize, usize, f64); 4] =
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let is_measuring = std::env::args().any(|argument| argument == "--bench");
     let (rounds, requests) = if is_measuring { (5, 3_200) } else { (1, 64) };
     let Some(program) = go::program("peer") else { return ExitCode::SUCCESS };
-    let mut is_good = true;
+    let mut is_good = stand_on(CORE);
     println!(
         "{:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "body B", "clients", "Go us", "ours us", "hyper us", "floor us", "capacity"

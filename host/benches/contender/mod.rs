@@ -1,7 +1,10 @@
 //! Nodes in processes of their own, ours and Go's, whose CPU time is measured, and the client
 //! that asks both in the same way.
 //!
-//! All processes run on one core, so that what they cost is comparable, and the client on any.
+//! All processes run on one core, so that what they cost is comparable. Where the client runs
+//! decides what is measured: on the same core, all its questions wait by the time that a process
+//! gets to run, as they do for a node *at its limit*. On another core, a node *at ease* is woken
+//! for nearly every question, and wakes the client in turn.
 
 pub(crate) mod floor;
 pub(crate) mod go;
@@ -23,10 +26,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` on the first core.
+    /// Starts `program` on the core of all contenders.
     pub(crate) fn start(program: &Path, arguments: &[String]) -> Self {
         let mut child = Command::new("taskset")
-            .args(["-c", "0"])
+            .args(["-c", &CORE.to_string()])
             .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -79,6 +82,16 @@ pub(crate) fn start_as(
     let mut process = Process::start(Path::new(&program), &arguments.collect::<Vec<_>>());
     let address = process.line().parse().expect("an address");
     (process, address)
+}
+
+/// The core of all contenders.
+pub(crate) const CORE: u32 = 0;
+
+/// Has the client, which is this thread, run on `core`; says whether there is such a core.
+pub(crate) fn stand_on(core: u32) -> bool {
+    let own = std::process::id().to_string();
+    let moved = Command::new("taskset").args(["-c", "-p", &core.to_string(), &own]).output();
+    moved.is_ok_and(|output| output.status.success())
 }
 
 /// A client that asks on all its connections, then reads all replies.
