@@ -105,17 +105,18 @@ impl Group {
         self: &Arc<Self>,
         away: &Arc<Away>,
         key: &[u8],
+        mut now: Instant,
         cx: &Context,
     ) -> Answer {
         let (mut tries, mut opened) = (0, false);
         let answer = loop {
-            let look_again = || self.look(key, Instant::now());
+            let look_again = || self.look(key, now);
             let flight = match away.flights.join(key, look_again) {
                 Joined::Recalled((answer, _)) => return answer,
                 Joined::Full => return self.failed(GetError::Overloaded),
                 Joined::Waiting(flight) => flight,
                 Joined::Opened(ticket, flight) => {
-                    self.send_question(away, ticket, cx);
+                    self.send_question(away, ticket, now, cx);
                     opened = true;
                     flight
                 }
@@ -128,7 +129,7 @@ impl Group {
                 Ok(Ok(answer)) => break answer,
                 // The thread that had put the question has ended, which one that still has
                 // callers has not.
-                Ok(Err(_lost)) if tries == 1 => {}
+                Ok(Err(_lost)) if tries == 1 => now = Instant::now(),
                 Ok(Err(_lost)) => {
                     let error = FillError::Internal("the node is stopping".into());
                     break Err(GetError::Fill { error, retry_after: Duration::ZERO });
@@ -151,23 +152,31 @@ impl Group {
     /// a copy from when this node owned it.
     pub(super) fn refresh_away(self: &Arc<Self>, away: &Arc<Away>, key: &[u8]) {
         if let Joined::Opened(ticket, _nobody_waits) = away.flights.join(key, || None::<()>) {
-            self.send_question(away, ticket, &Context::until(Instant::now()));
+            let now = Instant::now();
+            self.send_question(away, ticket, now, &Context::until(now));
         }
     }
 
     /// Puts the question in a task of its own, which belongs to no caller. Where a serving
     /// thread asks, it stays there, and so does its answer: to change threads twice would
     /// cost more than all the rest.
-    fn send_question(self: &Arc<Self>, away: &Arc<Away>, ticket: Ticket<Answer>, cx: &Context) {
+    fn send_question(
+        self: &Arc<Self>,
+        away: &Arc<Away>,
+        ticket: Ticket<Answer>,
+        now: Instant,
+        cx: &Context,
+    ) {
         let (group, away) = (Arc::clone(self), Arc::clone(away));
         let chain = cx.chain.clone();
         let here = cx.is_serving.then(Handle::try_current).and_then(Result::ok);
         here.as_ref().unwrap_or(&self.fills).spawn(async move {
             let key = Arc::clone(ticket.key());
-            let deadline = Instant::now() + group.settings.load().fill_timeout;
+            let deadline = now + group.settings.load().fill_timeout;
             let question = Question {
                 group: Arc::clone(&group.name),
                 key: Arc::clone(&key),
+                asked: now,
                 deadline,
                 code: group.code(),
             };
@@ -209,7 +218,6 @@ impl Group {
         keep: bool,
     ) -> Hit {
         let settings = self.settings.load();
-        let now = Instant::now();
         let ttl = ttl.unwrap_or(settings.ttl).min(settings.ttl_max);
         // What this node filled itself and may still serve is out of date now.
         let was_ours = self.store.remove(key);
@@ -217,7 +225,7 @@ impl Group {
         let fits = value.body().len() as u64 <= settings.value_max.get();
         let stored = keep && is_hot && fits && !ttl.is_zero() && {
             let lifetime = Lifetime::new(ttl, Duration::ZERO);
-            let inserted = away.hot.insert(key, Some(value.clone()), lifetime, now);
+            let inserted = away.hot.insert(key, Some(value.clone()), lifetime, Instant::now());
             self.count_evictions(inserted)
         };
         Hit { value, provenance: provenance(Served::Peer { stored }, Some(ttl)) }

@@ -220,15 +220,36 @@ impl Group {
 
     /// Looks `key` up: in memory, then at the node that owns it, or at the getter.
     pub async fn get(self: &Arc<Self>, key: &[u8], cx: &Context) -> Result<Hit, GetError> {
-        self.until_current(cx).await;
-        if let Some(answer) = self.recall(key) {
-            return answer;
+        let now = self.until_current(Instant::now(), cx).await;
+        match self.recall_at(key, now) {
+            Some(answer) => answer,
+            None => self.fetch(key, now, cx).await,
         }
+    }
+
+    /// As [`Group::get`], for a caller whom [`Group::recall_at`] has just told, at `now`, that
+    /// memory alone has no answer: it is not asked twice.
+    pub async fn get_missed(
+        self: &Arc<Self>,
+        key: &[u8],
+        now: Instant,
+        cx: &Context,
+    ) -> Result<Hit, GetError> {
+        if self.is_current(now) { self.fetch(key, now, cx).await } else { self.get(key, cx).await }
+    }
+
+    /// Gets what was not in memory at `now`, from wherever it is to be had.
+    async fn fetch(
+        self: &Arc<Self>,
+        key: &[u8],
+        now: Instant,
+        cx: &Context,
+    ) -> Result<Hit, GetError> {
         if cx.chain.depth() >= Chain::DEPTH_MAX || cx.chain.contains(&self.name, key) {
             return self.failed(GetError::Cycle);
         }
         match self.remote(key).filter(|_| !cx.is_from_peer) {
-            Some(away) => self.get_away(away, key, cx).await,
+            Some(away) => self.get_away(away, key, now, cx).await,
             None => self.get_here(key, cx).await,
         }
     }
@@ -283,7 +304,11 @@ impl Group {
     /// news of purges that this node has missed.
     /// Never waits. This is the whole of a hit; [`Group::get`] begins with it.
     pub fn recall(self: &Arc<Self>, key: &[u8]) -> Option<Result<Hit, GetError>> {
-        let now = Instant::now();
+        self.recall_at(key, Instant::now())
+    }
+
+    /// As [`Group::recall`], for a caller who knows what time it is.
+    pub fn recall_at(self: &Arc<Self>, key: &[u8], now: Instant) -> Option<Result<Hit, GetError>> {
         if !self.is_current(now) {
             return None;
         }

@@ -66,6 +66,8 @@ pub struct Question {
     pub group: Arc<str>,
     /// The key: opaque bytes.
     pub key: Arc<[u8]>,
+    /// When it was put: its answer is due so soon after this.
+    pub asked: Instant,
     /// When nobody waits for the answer any more.
     pub deadline: Instant,
     /// Digest of the code that fills the group here: see [`super::Getter::code`].

@@ -110,12 +110,15 @@ impl Group {
         self.herald.get().is_none_or(|herald| herald.is_current(now))
     }
 
-    /// Waits until it can, for as long as the caller waits.
-    pub(super) async fn until_current(&self, cx: &Context) {
-        if let Some(herald) = self.herald.get()
-            && !herald.is_current(Instant::now())
-        {
-            _ = timeout_at(cx.deadline, herald.current()).await;
+    /// Waits until it can, for as long as the caller waits. Gives the time it is then: `now`,
+    /// if there was nothing to wait for.
+    pub(super) async fn until_current(&self, now: Instant, cx: &Context) -> Instant {
+        match self.herald.get() {
+            Some(herald) if !herald.is_current(now) => {
+                _ = timeout_at(cx.deadline, herald.current()).await;
+                Instant::now()
+            }
+            _ => now,
         }
     }
 }

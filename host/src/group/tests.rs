@@ -17,6 +17,7 @@ use crate::{
 
 mod away;
 mod left_alone;
+mod missed;
 mod nested;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -85,7 +85,8 @@ impl Group {
     ) -> Option<Ticket<Landing>> {
         let Some(away) = self.away.get() else { return Some(ticket) };
         let (group, key) = (Arc::clone(&self.name), Arc::clone(ticket.key()));
-        let question = Question { group, key, deadline, code: self.code() };
+        let (asked, code) = (Instant::now(), self.code());
+        let question = Question { group, key, asked, deadline, code };
         let Some(peeking) = away.peers().peek_previous(question) else { return Some(ticket) };
         let held = peeking.await;
         let found = held.and_then(|held| Some((lifetime(settings, &held)?, held.value)));

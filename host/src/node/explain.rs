@@ -28,10 +28,12 @@ pub(super) async fn explain(running: &Running, group: &Group, key: &[u8]) -> Val
     let others = match fleet {
         None => Vec::new(),
         Some(fleet) => {
+            let now = Instant::now();
             let question = Question {
                 group: group.name().into(),
                 key: key.into(),
-                deadline: Instant::now() + LOOK_TIMEOUT,
+                asked: now,
+                deadline: now + LOOK_TIMEOUT,
                 code: group.code(),
             };
             fleet.holders(&question, HOLDERS_MAX).await

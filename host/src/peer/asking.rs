@@ -60,7 +60,7 @@ impl Fleet {
     pub(super) async fn ask_in_turn(&self, question: Question) -> Asked {
         let circle = Arc::clone(&self.members.load().now);
         let order = circle.ring.owners(&question.key, ASKED_MAX);
-        let mut nothing = Asked::Unanswered;
+        let (mut nothing, mut now) = (Asked::Unanswered, question.asked);
         for (turn, owner) in order.iter().enumerate() {
             // Its own turn: nobody before it in the key's order could be asked.
             let Some(Some(peer)) = circle.peers.get(*owner) else { return nothing };
@@ -69,13 +69,14 @@ impl Fleet {
             if peer.is_suspect() && !is_last {
                 continue;
             }
-            let Some(pass) = peer.admit() else { continue };
+            let Some(pass) = peer.admit(now) else { continue };
             let stand_in = order.get(turn + 1).and_then(|next| circle.peers.get(*next)?.as_ref());
-            match self.ask_one(peer, pass, &question, stand_in).await {
+            match self.ask_one(peer, (pass, now), &question, stand_in).await {
                 Some(Asked::OtherCode) => nothing = Asked::OtherCode,
                 Some(asked) => return asked,
                 None => {}
             }
+            now = Instant::now();
         }
         nothing
     }
@@ -90,7 +91,7 @@ impl Fleet {
     async fn ask_one(
         &self,
         peer: &Arc<Peer>,
-        pass: Pass,
+        (pass, now): (Pass, Instant),
         question: &Question,
         stand_in: Option<&Arc<Peer>>,
     ) -> Option<Asked> {
@@ -106,7 +107,7 @@ impl Fleet {
                 Some(_) => self.answer_timeout.min(self.times.sign),
                 None => self.answer_timeout,
             },
-            signs: Signs::since_now(),
+            signs: Signs::since(now),
         };
         self.hedges.earn();
         let hedge = peer.latency.slow().zip(stand_in).zip(news);
@@ -194,7 +195,7 @@ impl Asking {
     /// Puts it, and notes how the peer fares. `None` if it did not answer.
     async fn ask(&self, prober: &Prober) -> Option<Asked> {
         let Self { peer, question, .. } = self;
-        let now = Instant::now();
+        let now = self.signs.began();
         let half = question.deadline.saturating_duration_since(now) / 2;
         let times = (now + half.min(self.first_byte), question.deadline);
         let path = (&*question.group, &*question.key);

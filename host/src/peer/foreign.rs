@@ -111,7 +111,7 @@ impl Peer {
     /// left alone, others find out whether it is back.
     async fn look_after(self: &Arc<Self>, prober: &Prober) {
         for _ in 0..PROBES {
-            let Some(pass) = self.admit() else { return };
+            let Some(pass) = self.admit(Instant::now()) else { return };
             if self.is_there(&prober.client).await {
                 return self.was_well(pass);
             }

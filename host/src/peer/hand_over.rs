@@ -67,6 +67,7 @@ impl Fleet {
             let question = Question {
                 group: group.name().into(),
                 key: key.into(),
+                asked: now,
                 deadline,
                 code: group.code(),
             };

@@ -129,8 +129,8 @@ impl Peer {
     }
 
     /// Leave to ask it, if it is well as far as is known.
-    pub(super) fn admit(&self) -> Option<Pass> {
-        let (mut breaker, now) = (self.breaker(), Instant::now());
+    pub(super) fn admit(&self, now: Instant) -> Option<Pass> {
+        let mut breaker = self.breaker();
         // Half open is for the probe, not for somebody who waits for an answer.
         if breaker.state(now) != State::Closed {
             return None;

@@ -19,8 +19,13 @@ pub(super) struct Signs {
 }
 
 impl Signs {
-    pub(super) fn since_now() -> Self {
-        Self { began: Instant::now(), first: OnceLock::new() }
+    pub(super) fn since(began: Instant) -> Self {
+        Self { began, first: OnceLock::new() }
+    }
+
+    /// When the question was put.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// There is one now. The first counts.

@@ -5,6 +5,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 use ::http::{HeaderMap, Response, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
     super::{body::ReplyBody, problem::Problem},
@@ -31,9 +32,9 @@ pub(super) trait Answers: fmt::Debug + Send + Sync {
     /// What a head may have to be answered by [`Answers::answer`].
     fn limits(&self) -> Limits;
 
-    /// Answers a plain `GET` of `path`, which is within the limits and holds neither query
-    /// nor fragment.
-    fn answer(&self, path: &str) -> Answer;
+    /// Answers a plain `GET` of `path` at `now`. The path is within the limits and holds
+    /// neither query nor fragment.
+    fn answer(&self, path: &str, now: Instant) -> Answer;
 
     /// The reply to a request without a body.
     fn respond(&self, head: Parts) -> Reply;

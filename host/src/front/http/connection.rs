@@ -58,7 +58,7 @@ pub(super) async fn serve(
     let wire = Wire::new(socket, answers);
     let requests = Requests(wire.clone());
     let mut connection = pin!(http1.serve_connection(TokioIo::new(wire.clone()), requests));
-    let mut clock = Clock::new(times);
+    let mut clock = Clock::new(times, wire.now());
     let mut alarm = pin!(sleep_until(clock.due(&wire)));
     let mut is_told = false;
     let mut is_over = false;
@@ -129,13 +129,13 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(times: Times) -> Self {
-        Self { times, moved: Instant::now(), reading_since: None }
+    fn new(times: Times, now: Instant) -> Self {
+        Self { times, moved: now, reading_since: None }
     }
 
     fn due(&mut self, wire: &Wire) -> Instant {
         if wire.has_moved() {
-            self.moved = Instant::now();
+            self.moved = wire.now();
         }
         match wire.phase() {
             Phase::Reading => {
@@ -149,7 +149,7 @@ impl Clock {
             // The request ends by its own deadline. A client that does not read is
             // held to the idle time.
             Phase::Busy if !wire.has_unsent() => {
-                Instant::now() + self.times.request.max(self.times.idle)
+                wire.now() + self.times.request.max(self.times.idle)
             }
             Phase::Busy | Phase::Idle => self.moved + self.times.idle,
         }

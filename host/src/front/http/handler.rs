@@ -19,6 +19,7 @@ use ::http::{
     header::{AGE, CACHE_STATUS, CONTENT_LENGTH, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
 };
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -103,17 +104,17 @@ impl Answers for Handler {
         Limits { headers_max: self.headers_max, url_max: self.url_max }
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    fn answer(&self, path: &str, now: Instant) -> Answer {
         let Ok(Target { group: name, key }) = target::parse_path(path) else {
             return Answer::NotHere;
         };
         let Some(group) = self.groups.get(&name) else { return Answer::NotHere };
-        if let Some(answer) = group.recall(&key) {
+        if let Some(answer) = group.recall_at(&key, now) {
             return Answer::Made(self.made(&group, answer, true));
         }
         let (handler, key) = (self.clone(), key.into_owned());
         Answer::Later(Box::pin(async move {
-            let answer = handler.get(&group, &key).await;
+            let answer = handler.get(&group, &key, now).await;
             handler.made(&group, answer, false)
         }))
     }
@@ -146,12 +147,13 @@ impl Answers for Handler {
                 }
             }));
         }
-        if let Some(answer) = group.recall(&key) {
+        let now = Instant::now();
+        if let Some(answer) = group.recall_at(&key, now) {
             return self.answered(&group, answer, headers, is_head, true).into();
         }
         let (handler, key) = (self.clone(), key.into_owned());
         Reply::Later(Box::pin(async move {
-            let answer = handler.get(&group, &key).await;
+            let answer = handler.get(&group, &key, now).await;
             handler.answered(&group, answer, headers, is_head, false)
         }))
     }
@@ -180,9 +182,10 @@ impl Handler {
             .then(|| Problem::headers(self.headers_max))
     }
 
-    async fn get(&self, group: &Arc<Group>, key: &[u8]) -> Result<Hit, GetError> {
-        let patience = group::Context::within(self.request_timeout);
-        group.get(key, &group::Context { is_serving: true, ..patience }).await
+    /// Gets what memory did not have at `now`.
+    async fn get(&self, group: &Arc<Group>, key: &[u8], now: Instant) -> Result<Hit, GetError> {
+        let patience = group::Context::until(now + self.request_timeout);
+        group.get_missed(key, now, &group::Context { is_serving: true, ..patience }).await
     }
 
     /// The reply to a plain `GET` for what a group answered.

@@ -25,13 +25,14 @@ use ::http::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
     super::{body::ReplyBody, problem::Problem},
     answers::{Answer, Answers},
     handler::Reply,
     head::Limits,
-    quick::Made,
+    quick::{self, Made},
 };
 use crate::{
     config,
@@ -127,9 +128,9 @@ impl PeerHandler {
         }
     }
 
-    async fn get(&self, group: &Arc<Group>, key: &[u8]) -> Result<Hit, GetError> {
-        let cx = Context { is_from_peer: true, ..Context::within(self.request_timeout) };
-        group.get(key, &cx).await
+    async fn get(&self, group: &Arc<Group>, key: &[u8], now: Instant) -> Result<Hit, GetError> {
+        let patience = Context::until(now + self.request_timeout);
+        group.get_missed(key, now, &Context { is_from_peer: true, ..patience }).await
     }
 
     /// The reply to a plain `GET`.
@@ -137,7 +138,7 @@ impl PeerHandler {
         match answer {
             Ok(hit) => {
                 self.metrics.answered(StatusCode::OK);
-                let (before, after) = around(&hit);
+                let (before, after) = around(&hit, quick::wall());
                 Made::Message(before, hit.value, after)
             }
             Err(error) => Made::Response(self.refused(refusal(&error))),
@@ -176,18 +177,18 @@ impl Answers for PeerHandler {
         self.limits
     }
 
-    fn answer(&self, path: &str) -> Answer {
+    fn answer(&self, path: &str, now: Instant) -> Answer {
         let Ok(PeerPath { group, key }) = PeerPath::parse(path, self.manners.plus_is_space) else {
             return Answer::NotHere;
         };
         let group = std::str::from_utf8(&group).ok().and_then(|name| self.groups.get(name));
         let Some(group) = group else { return Answer::NotHere };
-        if let Some(answer) = group.recall(&key) {
+        if let Some(answer) = group.recall_at(&key, now) {
             return Answer::Made(self.made(answer));
         }
         let (handler, key) = (self.clone(), key.into_owned());
         Answer::Later(Box::pin(async move {
-            let answer = handler.get(&group, &key).await;
+            let answer = handler.get(&group, &key, now).await;
             handler.made(answer)
         }))
     }
@@ -204,9 +205,13 @@ impl Answers for PeerHandler {
         if head.method != Method::GET {
             return self.refuse(&Problem::method(ALLOW), head.headers, false).into();
         }
+        let now = Instant::now();
+        if let Some(answer) = group.recall_at(&key, now) {
+            return self.answered(answer).into();
+        }
         let handler = self.clone();
         Reply::Later(Box::pin(async move {
-            let answer = handler.get(&group, &key).await;
+            let answer = handler.get(&group, &key, now).await;
             handler.answered(answer)
         }))
     }
@@ -247,13 +252,13 @@ impl Answers for PeerHandler {
 }
 
 /// What stands around a value in its message.
-fn around(hit: &Hit) -> (wire::Head, wire::Head) {
-    let expire = wire::expire(hit.provenance.ttl.max(TTL_MIN), SystemTime::now());
+fn around(hit: &Hit, now: SystemTime) -> (wire::Head, wire::Head) {
+    let expire = wire::expire(hit.provenance.ttl.max(TTL_MIN), now);
     GetResponse::around(hit.value.body().len(), Some(expire))
 }
 
 fn found(hit: &Hit) -> Response<ReplyBody> {
-    let (before, after) = around(hit);
+    let (before, after) = around(hit, SystemTime::now());
     let message = [before.as_ref(), hit.value.body(), after.as_ref()].concat();
     let mut response = Response::new(ReplyBody::from(Bytes::from(message)));
     let protobuf = HeaderValue::from_static("application/x-protobuf");

@@ -4,12 +4,13 @@
 //! in the order of the wire. Both say the same; a test holds them to it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ::http::{HeaderValue, Response};
 use http_body::Body as _;
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -24,8 +25,15 @@ use crate::{
     wire::Head,
 };
 
+/// How long a look at the clock on the wall serves; time goes on from it by the other one.
+const WALL_EVERY: Duration = Duration::from_millis(100);
+
 thread_local! {
     static DATE: RefCell<Date> = const { RefCell::new(Date { second: 0, text: String::new() }) };
+    /// The last look at the clock on the wall, and when it was.
+    static SEEN: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
+    /// The time of this thread's turn.
+    static WALL: Cell<SystemTime> = const { Cell::new(UNIX_EPOCH) };
 }
 
 /// The date as replies give it, which changes once a second.
@@ -34,15 +42,26 @@ struct Date {
     text: String,
 }
 
-/// Brings the date of this thread's replies up to now.
-pub(super) fn keep_time() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+/// Brings the date of this thread's replies up to `now`. One look at one clock is enough for
+/// a turn: each costs as much as a hundredth of an answer.
+pub(super) fn keep_time(now: Instant) {
+    let still = SEEN.get().filter(|(at, _)| now.saturating_duration_since(*at) < WALL_EVERY);
+    let (at, seen) = still.unwrap_or_else(|| (now, SystemTime::now()));
+    SEEN.set(Some((at, seen)));
+    let wall = seen + now.saturating_duration_since(at);
+    WALL.set(wall);
+    let second = wall.duration_since(UNIX_EPOCH).map_or(0, |wall| wall.as_secs());
     DATE.with_borrow_mut(|date| {
-        if date.second != now || date.text.is_empty() {
-            let time = UNIX_EPOCH + Duration::from_secs(now);
-            *date = Date { second: now, text: httpdate::fmt_http_date(time) };
+        if date.second != second || date.text.is_empty() {
+            let time = UNIX_EPOCH + Duration::from_secs(second);
+            *date = Date { second, text: httpdate::fmt_http_date(time) };
         }
     });
+}
+
+/// The time that was kept last on this thread.
+pub(super) fn wall() -> SystemTime {
+    WALL.get()
 }
 
 /// Length of a media type that is passed on. Real ones are below a hundred.
@@ -148,5 +167,30 @@ fn append_value(unsent: &mut Unsent, value: Value) {
         unsent.bytes.extend_from_slice(value.body());
     } else {
         unsent.tail = Some(Chunk::Value { value, at: 0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_goes_on_between_two_looks_at_the_clock_on_the_wall() {
+        let now = Instant::now();
+        keep_time(now);
+        let begin = wall();
+        let soon = WALL_EVERY / 2;
+        keep_time(now + soon);
+        assert_eq!(wall(), begin + soon);
+    }
+
+    #[test]
+    fn the_clock_on_the_wall_is_looked_at_again_and_again() {
+        let now = Instant::now();
+        keep_time(now);
+        let before = SystemTime::now();
+        keep_time(now + Duration::from_hours(1));
+        let gone = wall().duration_since(before).expect("it was looked at just now");
+        assert!(gone < Duration::from_mins(1), "{gone:?}");
     }
 }

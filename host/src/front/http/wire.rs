@@ -15,7 +15,8 @@
 //!   waits for its answer, or hyper holds a request or a part of a reply;
 //! - at most [`GATHER_MAX`] bytes are gathered before the socket has to take them;
 //! - a large body is not copied: it goes to the socket from where memory holds it;
-//! - a connection without a request under way holds no buffer of ours.
+//! - a connection without a request under way holds no buffer of ours;
+//! - a turn has one time: the clock is looked at when it begins.
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,6 +31,7 @@ use bytes::Buf as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 
 use super::{
@@ -98,6 +100,8 @@ struct Shared {
     /// Heads that arrived whole, to tell one slow request from many quick ones.
     heads: Cell<u64>,
     fills: Cell<u32>,
+    /// When the turn began.
+    now: Cell<Instant>,
     has_moved: Cell<bool>,
     has_fragment: Cell<bool>,
 }
@@ -164,6 +168,7 @@ impl Wire {
             later: RefCell::new(None),
             heads: Cell::new(0),
             fills: Cell::new(0),
+            now: Cell::new(Instant::now()),
             has_moved: Cell::new(false),
             has_fragment: Cell::new(false),
         }))
@@ -198,9 +203,16 @@ impl Wire {
         }
     }
 
-    /// A new turn of the connection begins.
+    /// A new turn of the connection begins. It has one time, for all that is done in it.
     pub(super) fn begin_turn(&self) {
         self.0.fills.set(0);
+        self.0.now.set(Instant::now());
+        quick::keep_time(self.now());
+    }
+
+    /// When the turn began.
+    pub(super) fn now(&self) -> Instant {
+        self.0.now.get()
     }
 
     /// From now on replies say that the connection ends after them.
@@ -276,7 +288,8 @@ impl Wire {
             let mut inbox = shared.inbox.borrow_mut();
             match scan(inbox.bytes(), shared.limits) {
                 Scan::Plain { length, quick, has_fragment } => {
-                    let answer = quick.map_or(Answer::NotHere, |path| shared.answers.answer(path));
+                    let answer = quick
+                        .map_or(Answer::NotHere, |path| shared.answers.answer(path, self.now()));
                     if matches!(answer, Answer::NotHere) {
                         shared.phase.set(Phase::Reading);
                         shared.has_fragment.set(has_fragment);
@@ -307,7 +320,6 @@ impl Wire {
                         shared.stage.set(Stage::Hypers);
                     } else {
                         shared.has_moved.set(true);
-                        quick::keep_time();
                     }
                 }
             }
@@ -338,8 +350,6 @@ impl Wire {
         let made = ready!(waiting.as_mut().poll(cx));
         *later = None;
         drop(later);
-        // It may have waited for long.
-        quick::keep_time();
         self.take(Answer::Made(made));
         Poll::Ready(())
     }

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::watch,
+    sync::{mpsc::error::TrySendError, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -87,16 +87,19 @@ impl Way {
         signs: &Signs,
     ) -> Reply {
         let check = check(&asked.group, &asked.key, asked.code);
-        let link = match self.link(check).await {
-            Ok(link) => link,
-            Err(error) => return Reply::Nothing(error.to_string()),
+        let place = self.place(check);
+        let (link, mut heard) = match self.made(place) {
+            Ok(link) => (link, signs.began()),
+            Err(making) => match made_by(making).await {
+                Ok(link) => (link, Instant::now()),
+                Err(error) => return Reply::Nothing(error.to_string()),
+            },
         };
-        let frame = Frame::Get(question(asked, news, deadline));
+        let frame = Frame::Get(question(asked, news, deadline.saturating_duration_since(heard)));
         let mut asking = match pose(&link, check, &frame).await {
             Ok(asking) => asking,
             Err(reply) => return reply,
         };
-        let mut heard = Instant::now();
         let mut due = first_sign.min(deadline);
         loop {
             tokio::select! {
@@ -132,7 +135,7 @@ impl Way {
         let check = check(&asked.group, &asked.key, asked.code);
         let peek = async {
             let link = self.link(check).await.ok()?;
-            let frame = Frame::Peek(question(asked, news, deadline));
+            let frame = Frame::Peek(question(asked, news, patience(deadline)));
             let mut asking = pose(&link, check, &frame).await.ok()?;
             (&mut asking.answered).await.ok()
         };
@@ -190,7 +193,9 @@ impl Way {
     /// so for a process that stands still. Without an answer, links are given up.
     pub(super) async fn probe(&self, deadline: Instant) -> bool {
         // Of a group that nobody has.
-        let nothing = group::Question { group: "".into(), key: [].into(), deadline, code: 0 };
+        let asked = Instant::now();
+        let nothing =
+            group::Question { group: "".into(), key: [].into(), asked, deadline, code: 0 };
         let is_there = self.peek(&nothing, Bytes::new(), deadline).await.is_ok();
         if !is_there {
             for place in &self.links {
@@ -210,23 +215,23 @@ impl Way {
         }
     }
 
-    /// The link of this thread, or of the key. Where there is none it is made, in a task of its
-    /// own: nobody who asks and leaves takes it along. Whoever comes meanwhile waits for it too.
+    /// The link of this thread, or of the key.
     async fn link(&self, check: u64) -> io::Result<Arc<Link>> {
-        let half = self.links.len() / 2;
-        let of_key = || half + usize::try_from(check % half as u64).unwrap_or_default();
-        let place = serving_thread().map_or_else(of_key, |number| number % half);
-        let mut outcome = match self.made(&self.links[place]) {
-            Ok(link) => return Ok(link),
-            Err(making) => making,
-        };
-        let made = outcome.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
-        // The thread that was to make it has ended.
-        let made = made.unwrap_or_else(|| Err(ENDED.to_owned()));
-        made.map_err(io::Error::other)
+        match self.made(self.place(check)) {
+            Ok(link) => Ok(link),
+            Err(making) => made_by(making).await,
+        }
     }
 
-    /// The link at `place`, or what comes of making one, which is begun if it is not under way.
+    /// Where that is kept.
+    fn place(&self, check: u64) -> &Arc<Mutex<State>> {
+        let half = self.links.len() / 2;
+        let of_key = || half + usize::try_from(check % half as u64).unwrap_or_default();
+        &self.links[serving_thread().map_or_else(of_key, |number| number % half)]
+    }
+
+    /// The link at `place`, or what comes of making one. That is begun if it is not under way,
+    /// in a task of its own: nobody who asks and leaves takes it along.
     fn made(&self, place: &Arc<Mutex<State>>) -> Result<Arc<Link>, Outcome> {
         let mut state = lock(place);
         match &*state {
@@ -254,6 +259,13 @@ impl Way {
     }
 }
 
+/// Waits for a link that is being made.
+async fn made_by(mut making: Outcome) -> io::Result<Arc<Link>> {
+    let made = making.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+    // The thread that was to make it has ended.
+    made.unwrap_or_else(|| Err(ENDED.to_owned())).map_err(io::Error::other)
+}
+
 fn lock(place: &Mutex<State>) -> MutexGuard<'_, State> {
     place.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -274,11 +286,16 @@ pub(super) struct Silent;
 
 const ENDED: &str = "the link ended";
 
-fn question(asked: &group::Question, news: Bytes, deadline: Instant) -> Question {
+/// How long there is until `deadline`.
+fn patience(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn question(asked: &group::Question, news: Bytes, patience: Duration) -> Question {
     Question {
         group: (&*asked.group).into(),
         key: Bytes::copy_from_slice(&asked.key),
-        patience: deadline.saturating_duration_since(Instant::now()),
+        patience,
         code: asked.code,
         news,
     }
@@ -292,6 +309,8 @@ async fn pose(link: &Arc<Link>, check: u64, frame: &Frame) -> Result<Asking, Rep
     if !frame.write(asking.id, &mut bytes) {
         return Err(Reply::Said(Asked::Unanswered));
     }
+    // There is room but for a peer that does not read.
+    let Err(TrySendError::Full(bytes)) = link.outgoing.try_send(bytes) else { return Ok(asking) };
     match timeout(SILENCE_MAX, link.outgoing.send(bytes)).await {
         Ok(_) => Ok(asking),
         Err(_) => Err(Reply::Nothing("it does not read what it is asked".to_owned())),

@@ -196,7 +196,8 @@ impl Talk {
             return outbox.say(id, Frame::Unanswered(Why::OtherCode));
         }
         let check = check(group.name(), &key, code);
-        if let Some(answer) = group.recall(&key) {
+        let now = Instant::now();
+        if let Some(answer) = group.recall_at(&key, now) {
             return outbox.answer(id, check, answer);
         }
         if self.questions.len() >= QUESTIONS_MAX {
@@ -205,8 +206,9 @@ impl Talk {
         let outbox = Rc::clone(outbox);
         self.questions.spawn_local(async move {
             outbox.say(id, Frame::Working);
-            let cx = Context { is_from_peer: true, ..Context::within(patience.min(PATIENCE_MAX)) };
-            let mut get = std::pin::pin!(group.get(&key, &cx));
+            let patience = Context::until(now + patience.min(PATIENCE_MAX));
+            let cx = Context { is_from_peer: true, ..patience };
+            let mut get = std::pin::pin!(group.get_missed(&key, now, &cx));
             let mut working = interval_at(Instant::now() + WORKING_EVERY, WORKING_EVERY);
             let answer = loop {
                 tokio::select! {
