@@ -269,9 +269,9 @@ async fn as_a_member(
                     Said::Noise(noise) => plain.extend(noise),
                 }
             }
-            let mut bytes = Vec::new();
-            records.seal(&plain, &mut sealed, &mut bytes).ok()?;
-            stream.write_all(&bytes).await.ok()?;
+            let mut room = Vec::new();
+            let bytes = records.seal(&plain, &mut sealed, &mut room).ok()?;
+            stream.write_all(bytes).await.ok()?;
             if is_over {
                 return None;
             }

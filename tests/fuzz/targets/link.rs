@@ -99,9 +99,10 @@ fn sealed(feed: &mut Feed<'_>) -> bool {
     let (ours, theirs) = link();
     let (parts, step) = (1 + usize::from(feed.byte()), 1 + usize::from(feed.short()));
     let stream = feed.0;
-    let (mut wire, mut count) = (Vec::new(), 0);
+    let (mut wire, mut room, mut count) = (Vec::new(), Vec::new(), 0);
     for part in stream.chunks(parts) {
-        theirs.seal(part, &mut count, &mut wire).expect("few enough records");
+        let records = theirs.seal(part, &mut count, &mut room).expect("few enough records");
+        wire.extend_from_slice(records);
     }
     let mut incoming = Incoming::new(Arc::clone(ours));
     let mut frames = Vec::new();
@@ -128,9 +129,8 @@ fn sealed(feed: &mut Feed<'_>) -> bool {
 /// Records that the other end has not sent, behind one that it has.
 fn forged(feed: &mut Feed<'_>) -> bool {
     let (ours, theirs) = link();
-    let mut wire = Vec::new();
-    let mut count = 0;
-    theirs.seal(feed.text(), &mut count, &mut wire).expect("one record");
+    let (mut room, mut count) = (Vec::new(), 0);
+    let mut wire = theirs.seal(feed.text(), &mut count, &mut room).expect("one record").to_vec();
     let honest = wire.len();
     let at = usize::from(feed.short());
     let change = feed.byte();
