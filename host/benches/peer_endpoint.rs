@@ -9,7 +9,7 @@
 //!
 //! Capacity is what a node has at its limit, with the client on the same core. It fails if ours
 //! has less than three times Go's there up to 1 KiB, or four times above. The same is shown for
-//! nodes at ease, where the kernel's waking and being woken, alike for all, is most of it.
+//! nodes at ease, where questions come one by one and the kernel takes more for each, of all alike.
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
 #[expect(dead_code, reason = "some of it is for the other benchmark")]

@@ -4,7 +4,7 @@
 //! All processes run on one core, so that what they cost is comparable. Where the client runs
 //! decides what is measured: on the same core, all its questions wait by the time that a process
 //! gets to run, as they do for a node *at its limit*. On another core, a node *at ease* is woken
-//! for nearly every question, and wakes the client in turn.
+//! for nearly every question.
 
 pub(crate) mod floor;
 pub(crate) mod go;
